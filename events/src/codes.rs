@@ -1,0 +1,152 @@
+//! Every code that a refusal, a warning or a dead letter can carry, with its cause and what to do.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A stable, dotted name for one kind of trouble.
+///
+/// It is text on the wire, so that an older reader passes a newer code on.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Code(Cow<'static, str>);
+
+impl Code {
+    /// Takes a code that was read from outside.
+    #[must_use]
+    pub fn read(text: &str) -> Self {
+        Self(Cow::Owned(text.to_owned()))
+    }
+
+    /// The code's text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A code with its explanation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// The code.
+    pub code: Code,
+    /// When it is given.
+    pub cause: &'static str,
+    /// What to do about it.
+    pub hint: &'static str,
+}
+
+/// Finds what a code means.
+#[must_use]
+pub fn explain(code: &str) -> Option<Explanation> {
+    ALL.iter().find(|(name, ..)| name.as_str() == code).map(|(code, cause, hint)| Explanation {
+        code: code.clone(),
+        cause,
+        hint,
+    })
+}
+
+/// Lists every code with its explanation.
+pub fn all() -> impl Iterator<Item = Explanation> {
+    ALL.iter().map(|(code, cause, hint)| Explanation { code: code.clone(), cause, hint })
+}
+
+macro_rules! codes {
+    ($($name:ident = $code:literal, $cause:literal, $hint:literal;)+) => {
+        $(#[doc = $cause] pub const $name: Code = Code(Cow::Borrowed($code));)+
+        const ALL: &[(Code, &str, &str)] = &[$(($name, $cause, $hint)),+];
+    };
+}
+
+codes! {
+    DELIVERY_UNREADABLE = "delivery.unreadable",
+        "A queue message is neither an S3 notification nor an event that this stage knows.",
+        "Look at the letter with `landfall dlq show`; whoever sends to this queue by hand must send S3 notifications or Landfall events.";
+    DELIVERY_VERSION = "delivery.version",
+        "An S3 notification has an event version other than 2.x.",
+        "Upgrade Landfall to a release that knows this version, then redrive.";
+    DELIVERY_UNSENDABLE = "delivery.unsendable",
+        "What a stage has to say next was refused by the queue, for its size for example.",
+        "This is a defect of Landfall or of a queue's settings: compare the queue's MaximumMessageSize with 1 MiB, then redrive.";
+    GAVE_UP = "gave-up",
+        "A step kept failing for a passing reason until its deadline.",
+        "The reason names the dependency and its last error: mend it, then redrive.";
+    LANDING_UNCONFIGURED = "landing.unconfigured",
+        "An event names a bucket or a prefix that no landing is configured for, or a key that names no provider.",
+        "Add the bucket and prefix to `landings` in the configuration, or drop the file under `<provider>/…`, then redrive.";
+    STAC_UNPARSEABLE = "stac.unparseable",
+        "A file that is metadata by its path is not JSON, or is not encoded in UTF-8.",
+        "Open the file at the line and column named, mend it and drop it again.";
+    STAC_NOT_STAC = "stac.not-stac",
+        "A file that is metadata by its path is JSON but not a STAC item, collection, catalog or item collection.",
+        "Set `type` and `stac_version` as the STAC specification has them, or move the file out of the metadata folder.";
+    STAC_VERSION = "stac.version",
+        "The document has a `stac_version` other than 1.0.0 and 1.1.0.",
+        "Migrate the document to STAC 1.0.0 or 1.1.0 (`pystac.migrate` can do it) and drop it again.";
+    STAC_SCHEMA = "stac.schema",
+        "The document breaks a rule of the STAC specification.",
+        "Each problem names the place by JSON Pointer and what was expected there: mend them and drop the file again.";
+    STAC_GEOMETRY = "stac.geometry",
+        "The geometry or bbox is not usable: unclosed, out of range, not finite or of an unknown type.",
+        "Mend the coordinates at the place named: longitude and latitude in degrees, rings closed, and drop the file again.";
+    STAC_DATETIME = "stac.datetime",
+        "A datetime is not RFC 3339 in UTC, or a range ends before it starts.",
+        "Write it as 2024-05-17T10:15:00Z; start_datetime must not be after end_datetime.";
+    STAC_COLLECTION_MISSING = "stac.collection-missing",
+        "The item names no collection, and pgSTAC holds an item only in a collection.",
+        "Set `collection` to the id of its collection and add the link with rel=collection.";
+    STAC_NUL = "stac.nul",
+        "The document contains the character \\u0000, which PostgreSQL cannot hold.",
+        "Remove the character at the place named and drop the file again.";
+    STAC_TOO_LARGE = "stac.too-large",
+        "A metadata file is larger than the limit for one document.",
+        "Split an item collection into ndjson or single items; move bulk data into assets.";
+    ROUTE_UNMAPPED = "route.unmapped",
+        "The bucket map has no rule and no default for this provider and path.",
+        "Add a rule to the bucket map, then redrive with `landfall dlq redrive --code route.unmapped`.";
+    ROUTE_ESCAPE = "route.escape",
+        "An asset's href leads out of its provider's part of the landing bucket.",
+        "Use hrefs relative to the item or to the dataset's root, and drop the item again.";
+    ROUTE_AMBIGUOUS = "route.ambiguous",
+        "An asset's href fits two different landed objects.",
+        "Write the href so that it fits one: relative to the item's own folder or to the dataset's root.";
+    ROUTE_ASSET_MISSING = "route.asset-missing",
+        "An asset that the item names had not landed when the item's waiting time was over.",
+        "Drop the missing files named, then redrive or drop the item again.";
+    LOAD_COLLECTION_OWNED = "load.collection-owned",
+        "The collection belongs to another provider.",
+        "Use a collection id of your own, or ask the operator to change the owner.";
+    LOAD_COLLECTION_MISSING = "load.collection-missing",
+        "The item's collection had not landed when the item's waiting time was over.",
+        "Drop the collection, then redrive the item.";
+    LOAD_REFUSED = "load.refused",
+        "The catalogue refused the document for a reason of its own.",
+        "The reason holds the database's words; mend the document and drop it again.";
+    NOTIFY_NOT_FOUND = "notify.not-found",
+        "What was loaded could not be found in the catalogue by the deadline.",
+        "Check the catalogue with `landfall status`, then redrive.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_named_once_and_explained() {
+        let codes: Vec<_> = all().collect();
+        for one in &codes {
+            assert_eq!(codes.iter().filter(|other| other.code == one.code).count(), 1, "{}", one.code);
+            assert!(one.cause.ends_with('.') && one.hint.ends_with('.'), "{}", one.code);
+            assert_eq!(explain(one.code.as_str()).as_ref(), Some(one));
+        }
+        assert_eq!(explain("no.such-code"), None);
+    }
+}

@@ -1,0 +1,41 @@
+//! The ports over the AWS SDK for Rust: SQS, SNS and S3, or anything that speaks their protocols
+//! (`AWS_ENDPOINT_URL`).
+
+mod objects;
+mod queue;
+mod topics;
+
+pub use objects::S3Objects;
+pub use queue::SqsQueue;
+pub use topics::SnsTopics;
+
+use aws_config::{BehaviorVersion, SdkConfig};
+use aws_smithy_http_client::tls;
+
+/// Loads credentials, region and endpoint the way every AWS tool does, over the one TLS stack that is linked.
+pub async fn sdk_config() -> SdkConfig {
+    let provider = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
+    let http = aws_smithy_http_client::Builder::new().tls_provider(provider).build_https();
+    aws_config::defaults(BehaviorVersion::latest()).http_client(http).load().await
+}
+
+/// An S3 client. Path-style addressing is used with an endpoint of one's own, which seldom has wildcard names.
+#[must_use]
+pub fn s3(config: &SdkConfig) -> aws_sdk_s3::Client {
+    let path_style = config.endpoint_url().is_some();
+    aws_sdk_s3::Client::from_conf(aws_sdk_s3::config::Builder::from(config).force_path_style(path_style).build())
+}
+
+/// What the service said of a failure, in one line: its code and message, or what kept us from it.
+fn said<E, R>(error: &aws_smithy_runtime_api::client::result::SdkError<E, R>) -> (String, String)
+where
+    E: aws_smithy_types::error::metadata::ProvideErrorMetadata + std::error::Error + 'static,
+    R: std::fmt::Debug,
+{
+    if let Some(service) = error.as_service_error() {
+        let code = service.code().unwrap_or_default().to_owned();
+        let text = format!("{code}: {}", service.message().unwrap_or("no message"));
+        return (code, text);
+    }
+    (String::new(), crate::stage::chain_of(error))
+}

@@ -1,0 +1,318 @@
+//! The port to the catalogue: pgSTAC and the ledger beside it, changed in one transaction.
+//!
+//! The ledger holds one row for each (item, source key), and for each landed object that is no item;
+//! reduced by S3's order, removals included. What a change means is decided by [`plan`], which is the same
+//! for PostgreSQL and for the stand-in in memory; those two only fetch what it looks at and write what it says.
+
+mod plan;
+mod postgres;
+
+pub(crate) use plan::record;
+pub use plan::{Collections, View, plan};
+pub use postgres::{PostgresCatalogue, migrate};
+
+use std::fmt;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use landfall_events::report::Effect;
+use landfall_events::{Cause, Envelope, Event, EventId, Problem, Report, Routed};
+use serde::{Deserialize, Serialize};
+
+use crate::stage::Class;
+
+/// What one ledger row is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Subject {
+    /// An item.
+    Item {
+        /// Its collection.
+        collection: String,
+        /// Its id.
+        item: String,
+    },
+    /// A collection.
+    Collection {
+        /// Its id.
+        collection: String,
+    },
+    /// A landed object, or a member of one, that is neither: data, or a document whose ids are not known.
+    Object {
+        /// The member.
+        member: Option<u32>,
+    },
+}
+
+impl Subject {
+    /// The subject of an item where its ids are known, else of the object or member that landed.
+    #[must_use]
+    pub fn known(collection: Option<&str>, item: Option<&str>, cause: &Cause) -> Self {
+        match (collection, item) {
+            (Some(collection), Some(item)) => Self::Item { collection: collection.into(), item: item.into() },
+            _ => Self::Object { member: cause.member },
+        }
+    }
+
+    /// The collection, where there is one.
+    #[must_use]
+    pub fn collection(&self) -> Option<&str> {
+        match self {
+            Self::Item { collection, .. } | Self::Collection { collection } => Some(collection),
+            Self::Object { .. } => None,
+        }
+    }
+
+    /// The item's id, where it is one.
+    #[must_use]
+    pub fn item(&self) -> Option<&str> {
+        match self {
+            Self::Item { item, .. } => Some(item),
+            Self::Collection { .. } | Self::Object { .. } => None,
+        }
+    }
+}
+
+/// The text that identifies it among the rows of one key.
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // The length keeps ("a/b", "c") and ("a", "b/c") apart.
+            Self::Item { collection, item } => write!(f, "item:{}:{collection}/{item}", collection.len()),
+            Self::Collection { collection } => write!(f, "collection:{collection}"),
+            Self::Object { member: None } => f.write_str("object"),
+            Self::Object { member: Some(member) } => write!(f, "member:{member}"),
+        }
+    }
+}
+
+/// Where a landed document is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, PartialOrd, Ord, Hash)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Its assets have not landed yet.
+    Waiting,
+    /// Its collection has not landed yet.
+    Parked,
+    /// Its collection is there; it is about to be loaded.
+    Ready,
+    /// The catalogue holds it.
+    Loaded,
+    /// It is plain data at its destination.
+    Routed,
+    /// It was removed from landing; an item is gone from the catalogue too.
+    Removed,
+    /// It was refused.
+    Refused,
+    /// It needs nothing done, by a named rule.
+    Ignored,
+    /// A newer change took its place before it was loaded.
+    Superseded,
+}
+
+impl State {
+    /// Every state.
+    pub const ALL: [Self; 9] = [
+        Self::Waiting,
+        Self::Parked,
+        Self::Ready,
+        Self::Loaded,
+        Self::Routed,
+        Self::Removed,
+        Self::Refused,
+        Self::Ignored,
+        Self::Superseded,
+    ];
+
+    /// The word in the database and in output.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Parked => "parked",
+            Self::Ready => "ready",
+            Self::Loaded => "loaded",
+            Self::Routed => "routed",
+            Self::Removed => "removed",
+            Self::Refused => "refused",
+            Self::Ignored => "ignored",
+            Self::Superseded => "superseded",
+        }
+    }
+
+    /// Reads the word.
+    #[must_use]
+    pub fn read(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+}
+
+/// One ledger row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// The landed object or member, and the newest change of it that counts for this subject.
+    pub cause: Cause,
+    /// What it is about.
+    pub subject: Subject,
+    /// Whose it is.
+    pub provider: String,
+    /// The redrive generation.
+    pub redrive: u32,
+    /// Where it is.
+    pub state: State,
+    /// What the load did.
+    pub effect: Option<Effect>,
+    /// The event that notify announces for it.
+    pub event: EventId,
+    /// When that was announced first.
+    pub announced: Option<Timestamp>,
+    /// The stage that it was refused in or waits in.
+    pub stage: Option<String>,
+    /// The code of a refusal, or the rule by which it was ignored.
+    pub code: Option<String>,
+    /// The reason of a refusal.
+    pub reason: Option<String>,
+    /// The problems of a refusal.
+    pub problems: Vec<Problem>,
+    /// What it waits for.
+    pub waits_for: Vec<String>,
+    /// Until when it waits.
+    pub until: Option<Timestamp>,
+    /// Where a plain object is now, or an item's document.
+    pub destination: Option<String>,
+    /// The event that goes on when the collection is there.
+    pub parked: Option<String>,
+    /// The release that claimed it.
+    pub released_by: Option<EventId>,
+}
+
+impl Row {
+    /// A row of which nothing is known but its cause and state.
+    #[must_use]
+    pub fn new<E: Event>(envelope: &Envelope<E>, subject: Subject, state: State, event: EventId) -> Self {
+        Self {
+            cause: envelope.event.cause().clone(),
+            subject,
+            provider: envelope.provider.clone(),
+            redrive: envelope.redrive,
+            state,
+            effect: None,
+            event,
+            announced: None,
+            stage: None,
+            code: None,
+            reason: None,
+            problems: Vec::new(),
+            waits_for: Vec::new(),
+            until: None,
+            destination: None,
+            parked: None,
+            released_by: None,
+        }
+    }
+}
+
+/// One document's change, as load brings it; the text of the document beside it.
+#[derive(Debug, Clone)]
+pub struct Load {
+    /// The event.
+    pub envelope: Envelope<Routed>,
+    /// The document to load; empty for a removal.
+    pub document: String,
+    /// The release that claimed it, where it had been parked.
+    pub released_by: Option<EventId>,
+}
+
+/// What applying a change did, or had done when it was applied before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Applied {
+    /// The catalogue holds the document. Of a collection: whether items are ready to be released.
+    Loaded {
+        /// What the load did.
+        effect: Effect,
+        /// Whether items wait to be released.
+        release: bool,
+    },
+    /// A newer change is there already.
+    Superseded,
+    /// The item's collection is not there yet.
+    Parked {
+        /// Until when it waits.
+        until: Timestamp,
+        /// For which collection.
+        collection: String,
+    },
+    /// The collection belongs to somebody else.
+    Owned {
+        /// To whom.
+        by: String,
+    },
+    /// The object's items are gone from the catalogue: (collection, id).
+    Removed(Vec<(String, String)>),
+    /// It needs nothing done, by this rule.
+    Ignored(&'static str),
+}
+
+/// Whether a report still tells the newest that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It does: announce it.
+    Current,
+    /// Something newer has happened: do not.
+    Superseded,
+}
+
+/// Why the catalogue did not do as asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CatalogueError {
+    /// It cannot be reached, is starting, busy, or chose us as a deadlock's victim.
+    #[error("the catalogue is not available: {0}")]
+    Unavailable(String),
+    /// It refuses what is in a document.
+    #[error("the catalogue refuses the document: {message} (SQLSTATE {sqlstate})")]
+    Refused {
+        /// The five characters of the SQL standard.
+        sqlstate: String,
+        /// The server's words.
+        message: String,
+    },
+    /// It is not as we expect it: rights, schema, version. An operator can mend that, so nothing is refused for it.
+    #[error("the catalogue is not usable: {0}")]
+    Unusable(String),
+}
+
+impl CatalogueError {
+    /// Whether trying again may help.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Unavailable(_) | Self::Unusable(_) => Class::Transient,
+            Self::Refused { .. } => Class::Permanent,
+        }
+    }
+}
+
+/// pgSTAC with the ledger.
+#[async_trait]
+pub trait Catalogue: Send + Sync {
+    /// Applies changes in the order given, in one transaction, and returns what each did.
+    /// Items without a collection are parked until `park_until`.
+    async fn apply(&self, loads: &[Load], park_until: Timestamp) -> Result<Vec<Applied>, CatalogueError>;
+
+    /// Finds up to `most` items that were waiting for a collection which is there now, for the release `id`.
+    /// What this release has loaded before and is not announced yet comes again, and nothing else then.
+    async fn releasable(
+        &self,
+        id: &EventId,
+        collection: &str,
+        most: usize,
+    ) -> Result<Vec<Envelope<Routed>>, CatalogueError>;
+
+    /// Records refusals, waits and routed data, and says of every report whether it is still the newest.
+    async fn record(&self, reports: &[Envelope<Report>]) -> Result<Vec<Standing>, CatalogueError>;
+
+    /// Records that these events were announced.
+    async fn announced(&self, events: &[EventId]) -> Result<(), CatalogueError>;
+
+    /// Asks whether it answers.
+    async fn ready(&self) -> Result<(), CatalogueError>;
+}

@@ -1,0 +1,539 @@
+//! What a change means for the ledger and the catalogue: decided on what is there, without touching it.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use jiff::Timestamp;
+use landfall_events::report::Effect;
+use landfall_events::routed::{CollectionRouted, ItemRouted, ObjectRemoved};
+use landfall_events::{Cause, Change, Envelope, EventId, ObjectRef, Position, Report, Routed};
+
+use super::{Applied, Load, Row, Standing, State, Subject};
+
+/// The collections that a plan may ask about: id → owner, `None` where nobody owns it yet.
+pub type Collections = HashMap<String, Option<String>>;
+
+/// What is known before, and what shall be written: filled by the catalogue for the keys, items and
+/// collections that a batch names, changed by [`plan`] and [`record`].
+#[derive(Debug, Default)]
+pub struct View {
+    /// Ledger rows by landed object and subject.
+    pub rows: BTreeMap<(ObjectRef, Subject), Row>,
+    /// The newest change known of each landed object, over all its rows.
+    pub newest: HashMap<ObjectRef, Position>,
+    /// The collections that exist, with their owners.
+    pub collections: Collections,
+    /// The items that exist, as (collection, id).
+    pub items: BTreeSet<(String, String)>,
+
+    /// Rows to write.
+    pub dirty: BTreeSet<(ObjectRef, Subject)>,
+    /// Rows to delete.
+    pub dropped: BTreeSet<(ObjectRef, Subject)>,
+    /// Items to write (`Some` document) or to delete.
+    pub item_writes: BTreeMap<(String, String), Option<String>>,
+    /// Collections to write.
+    pub collection_writes: BTreeMap<String, String>,
+}
+
+impl View {
+    fn position(&self, row: &Row) -> Position {
+        row.cause.position(row.redrive)
+    }
+
+    /// Whether something newer is known of this key than `cause`.
+    fn is_stale(&self, cause: &Cause) -> bool {
+        let newest = self.newest.get(&cause.object);
+        newest.is_some_and(|newest| newest.cmp_change(&cause.position(0)) == Ordering::Greater)
+    }
+
+    /// Writes a row; what else is known of the same member of the same change is replaced by it.
+    fn write(&mut self, row: Row) {
+        let object = row.cause.object.clone();
+        let position = self.position(&row);
+        let key = (object.clone(), row.subject.clone());
+        let of_key = self.rows.iter().filter(|((other, _), _)| *other == object);
+        let replaced: Vec<_> = of_key
+            .filter(|(other, known)| {
+                **other != key
+                    && known.cause.member == row.cause.member
+                    && self.position(known).cmp_change(&position) == Ordering::Equal
+            })
+            .map(|(other, _)| other.clone())
+            .collect();
+        for other in replaced {
+            self.rows.remove(&other);
+            self.dirty.remove(&other);
+            self.dropped.insert(other);
+        }
+        let newest = self.newest.entry(object).or_insert_with(|| position.clone());
+        if newest.cmp_in_key(&position) == Ordering::Less {
+            *newest = position;
+        }
+        self.dropped.remove(&key);
+        self.dirty.insert(key.clone());
+        self.rows.insert(key, row);
+    }
+
+    fn row(&self, object: &ObjectRef, subject: &Subject) -> Option<&Row> {
+        self.rows.get(&(object.clone(), subject.clone()))
+    }
+
+    /// The row of exactly this change and generation, or a later generation of it.
+    fn settled(&self, cause: &Cause, subject: &Subject, redrive: u32) -> Option<&Row> {
+        let row = self.row(&cause.object, subject)?;
+        let order = self.position(row).cmp_change(&cause.position(redrive));
+        (order == Ordering::Equal && row.redrive >= redrive).then_some(row)
+    }
+
+    /// Whether another key says something newer about the item; between keys the event's time decides,
+    /// and the key where even that is equal.
+    fn is_outdone(&self, cause: &Cause, subject: &Subject) -> bool {
+        let mut rivals = self.rows.iter().filter(|((object, other), _)| other == subject && *object != cause.object);
+        rivals.any(|((object, _), row)| {
+            let counts = matches!(row.state, State::Loaded | State::Parked | State::Ready);
+            counts && (row.cause.event_time, object) > (cause.event_time, &cause.object)
+        })
+    }
+}
+
+/// Decides about changes one after the other, each on the ground of those before it.
+pub fn plan(view: &mut View, loads: &[Load], park_until: Timestamp) -> Vec<Applied> {
+    let mut one = |load: &Load| match &load.envelope.event {
+        Routed::Item(routed) => item(view, load, routed, park_until),
+        Routed::Collection(routed) => collection(view, load, routed),
+        Routed::Removed(removed) => removal(view, &load.envelope, removed),
+        Routed::Released(_) => Applied::Ignored("released-apart"),
+    };
+    loads.iter().map(&mut one).collect()
+}
+
+fn item(view: &mut View, load: &Load, routed: &ItemRouted, park_until: Timestamp) -> Applied {
+    let envelope = &load.envelope;
+    let (cause, redrive) = (&routed.cause, envelope.redrive);
+    let subject = Subject::Item { collection: routed.collection.clone(), item: routed.item.clone() };
+    if let Some(Row { state: State::Loaded, effect: Some(effect), .. }) = view.settled(cause, &subject, redrive) {
+        return Applied::Loaded { effect: *effect, release: false };
+    }
+    if view.is_stale(cause) || view.is_outdone(cause, &subject) {
+        settle_parked(view, cause, &subject, State::Superseded);
+        return Applied::Superseded;
+    }
+    match view.collections.get(&routed.collection) {
+        Some(Some(owner)) if *owner != envelope.provider => {
+            let by = owner.clone();
+            settle_parked(view, cause, &subject, State::Refused);
+            return Applied::Owned { by };
+        }
+        Some(_) => {}
+        None => return park(view, envelope, routed, subject, park_until),
+    }
+    let key = (routed.collection.clone(), routed.item.clone());
+    let effect = if view.items.insert(key.clone()) { Effect::Created } else { Effect::Replaced };
+    view.item_writes.insert(key, Some(load.document.clone()));
+    let mut row = Row::new(envelope, subject, State::Loaded, event_of(cause, "landfall.item.loaded.v1", redrive));
+    row.effect = Some(effect);
+    row.destination = Some(routed.stored.object.to_string());
+    // What a release claimed is kept until it is announced, so that a repetition can go on with it.
+    row.released_by.clone_from(&load.released_by);
+    row.parked = load.released_by.is_some().then(|| envelope.to_json());
+    view.write(row);
+    Applied::Loaded { effect, release: false }
+}
+
+fn park(
+    view: &mut View,
+    envelope: &Envelope<Routed>,
+    routed: &ItemRouted,
+    subject: Subject,
+    park_until: Timestamp,
+) -> Applied {
+    let collection = routed.collection.clone();
+    let settled = view.settled(&routed.cause, &subject, envelope.redrive);
+    if let Some(Row { state: State::Parked, until: Some(until), .. }) = settled {
+        return Applied::Parked { until: *until, collection };
+    }
+    let event = event_of(&routed.cause, "landfall.item.loaded.v1", envelope.redrive);
+    let mut row = Row::new(envelope, subject, State::Parked, event);
+    row.stage = Some("load".into());
+    row.waits_for = vec![format!("collection {collection}")];
+    row.until = Some(park_until);
+    row.parked = Some(envelope.to_json());
+    view.write(row);
+    Applied::Parked { until: park_until, collection }
+}
+
+/// What was parked and will not be loaded must not stay claimable.
+fn settle_parked(view: &mut View, cause: &Cause, subject: &Subject, state: State) {
+    let parked = view.row(&cause.object, subject).filter(|row| {
+        matches!(row.state, State::Parked | State::Ready) && self_order(row, cause) == Ordering::Equal
+    });
+    if let Some(parked) = parked {
+        let row = Row { state, parked: None, waits_for: Vec::new(), until: None, ..parked.clone() };
+        view.write(row);
+    }
+}
+
+fn collection(view: &mut View, load: &Load, routed: &CollectionRouted) -> Applied {
+    let envelope = &load.envelope;
+    let (cause, redrive) = (&routed.cause, envelope.redrive);
+    let subject = Subject::Collection { collection: routed.collection.clone() };
+    if let Some(Row { state: State::Loaded, effect: Some(effect), .. }) = view.settled(cause, &subject, redrive) {
+        return Applied::Loaded { effect: *effect, release: true };
+    }
+    if view.is_stale(cause) || view.is_outdone(cause, &subject) {
+        return Applied::Superseded;
+    }
+    let known = view.collections.get(&routed.collection);
+    if let Some(Some(owner)) = known
+        && *owner != envelope.provider
+    {
+        return Applied::Owned { by: owner.clone() };
+    }
+    let effect = if known.is_some() { Effect::Replaced } else { Effect::Created };
+    view.collections.insert(routed.collection.clone(), Some(envelope.provider.clone()));
+    view.collection_writes.insert(routed.collection.clone(), load.document.clone());
+    let event = event_of(cause, "landfall.collection.loaded.v1", redrive);
+    let mut row = Row::new(envelope, subject, State::Loaded, event);
+    row.effect = Some(effect);
+    row.destination = Some(routed.stored.object.to_string());
+    view.write(row);
+    Applied::Loaded { effect, release: true }
+}
+
+/// The object is gone from landing: what it alone provided goes from the catalogue.
+fn removal(view: &mut View, envelope: &Envelope<Routed>, removed: &ObjectRemoved) -> Applied {
+    let cause = &removed.cause;
+    if view.is_stale(cause) {
+        return Applied::Superseded;
+    }
+    let tombstone = |subject: Subject, event: EventId| Row::new(envelope, subject, State::Removed, event);
+    let mine: Vec<Row> = view.rows.values().filter(|row| row.cause.object == cause.object).cloned().collect();
+    let mut gone = Vec::new();
+    let mut kept_collection = false;
+    for row in &mine {
+        let again = self_order(row, cause) == Ordering::Equal;
+        match (&row.subject, row.state) {
+            (Subject::Item { collection, item }, State::Loaded) => {
+                let key = (collection.clone(), item.clone());
+                let event = event_of(&Cause { member: row.cause.member, ..cause.clone() }, "landfall.item.loaded.v1", envelope.redrive);
+                let mut dead = tombstone(row.subject.clone(), event);
+                dead.cause.member = row.cause.member;
+                let elsewhere = view.rows.iter().any(|((object, subject), other)| {
+                    *subject == row.subject && *object != cause.object && other.state == State::Loaded
+                });
+                if !elsewhere {
+                    dead.effect = Some(Effect::Deleted);
+                    view.items.remove(&key);
+                    view.item_writes.insert(key.clone(), None);
+                    gone.push(key);
+                }
+                view.write(dead);
+            }
+            // The same removal again: what it deleted then is said again.
+            (Subject::Item { collection, item }, State::Removed) if again && row.effect.is_some() => {
+                gone.push((collection.clone(), item.clone()));
+            }
+            (Subject::Item { .. }, State::Parked | State::Ready) => {
+                let mut dead = tombstone(row.subject.clone(), row.event.clone());
+                dead.cause.member = row.cause.member;
+                view.write(dead);
+            }
+            // Deleting a collection would take all its items along: that is an operator's decision.
+            (Subject::Collection { .. }, _) => kept_collection = true,
+            _ => {}
+        }
+    }
+    // Where no item's row holds the removal against late older events, a row for the object itself does.
+    let held = view.rows.values().any(|row| row.cause.object == cause.object && self_order(row, cause) == Ordering::Equal);
+    if !held {
+        let event = event_of(cause, "landfall.object.removed.v1", envelope.redrive);
+        let mut row = tombstone(Subject::Object { member: None }, event);
+        row.code = Some(if kept_collection { "collection-kept" } else { "removed" }.into());
+        view.write(row);
+    }
+    if kept_collection { Applied::Ignored("collection-kept") } else { Applied::Removed(gone) }
+}
+
+fn self_order(row: &Row, cause: &Cause) -> Ordering {
+    row.cause.position(0).cmp_change(&cause.position(0))
+}
+
+fn event_of(cause: &Cause, kind: &str, redrive: u32) -> EventId {
+    EventId::of(cause, kind, redrive)
+}
+
+/// Records reports and says of each whether it is still the newest; rows of loads are only looked at.
+pub(crate) fn record(view: &mut View, reports: &[Envelope<Report>]) -> Vec<Standing> {
+    reports.iter().map(|report| record_one(view, report)).collect()
+}
+
+/// The ledger row that a report is about.
+pub(crate) fn subject_of(report: &Report) -> Subject {
+    match report {
+        Report::Item(loaded) => Subject::Item { collection: loaded.collection.clone(), item: loaded.item.clone() },
+        Report::Collection(loaded) => Subject::Collection { collection: loaded.collection.clone() },
+        Report::Object(_) | Report::Ignored(_) => Subject::Object { member: None },
+        Report::Refused(refused) => {
+            let refusal = &refused.refusal;
+            Subject::known(refusal.collection.as_deref(), refusal.item.as_deref(), &refused.cause)
+        }
+        Report::Waiting(waiting) => {
+            Subject::known(waiting.collection.as_deref(), waiting.item.as_deref(), &waiting.cause)
+        }
+    }
+}
+
+fn record_one(view: &mut View, report: &Envelope<Report>) -> Standing {
+    let subject = subject_of(&report.event);
+    let cause = landfall_events::Event::cause(&report.event);
+    if view.is_stale(cause) {
+        return Standing::Superseded;
+    }
+    let position = cause.position(report.redrive);
+    // Of one change, what is known of the same member counts, whatever it was thought to be about.
+    let known = view.rows.values().filter(|row| row.cause.object == cause.object && row.cause.member == cause.member);
+    let known = known.filter(|row| view.position(row).cmp_change(&position) == Ordering::Equal);
+    let newer_try = known.clone().any(|row| row.redrive > report.redrive);
+    if newer_try {
+        return Standing::Superseded;
+    }
+    let same_try = known.clone().find(|row| row.redrive == report.redrive).cloned();
+    let mut row = match &report.event {
+        Report::Item(_) | Report::Collection(_) => {
+            let is_mine = view.row(&cause.object, &subject).is_some_and(|row| row.event == report.id);
+            return if is_mine { Standing::Current } else { Standing::Superseded };
+        }
+        Report::Object(routed) => {
+            let mut row = Row::new(report, subject, State::Routed, report.id.clone());
+            row.destination = Some(routed.destination.object.to_string());
+            row
+        }
+        Report::Refused(refused) => {
+            let mut row = Row::new(report, subject, State::Refused, report.id.clone());
+            row.stage = Some(refused.stage.clone());
+            row.code = Some(refused.refusal.code.to_string());
+            row.reason = Some(refused.refusal.reason.clone());
+            row.problems = refused.refusal.problems.clone();
+            row
+        }
+        Report::Waiting(waiting) => {
+            let mut row = Row::new(report, subject, State::Waiting, report.id.clone());
+            row.stage = Some(waiting.stage.clone());
+            row.waits_for.clone_from(&waiting.waits_for);
+            row.until = Some(waiting.until);
+            row
+        }
+        Report::Ignored(ignored) => {
+            let mut row = Row::new(report, subject, State::Ignored, report.id.clone());
+            row.code = Some(ignored.rule.clone());
+            row
+        }
+    };
+    if let Some(known) = same_try {
+        // A wait is over when anything else is known of the same try, however late its report comes.
+        if row.state == State::Waiting && known.state != State::Waiting {
+            return Standing::Superseded;
+        }
+        if known.event == row.event {
+            row.announced = known.announced;
+            if known == row {
+                return Standing::Current;
+            }
+        } else if known.state == State::Removed && cause.change == Change::Removed {
+            return Standing::Superseded;
+        }
+    }
+    view.write(row);
+    Standing::Current
+}
+
+#[cfg(test)]
+mod tests {
+    use landfall_events::routed::RoutedObject;
+    use landfall_events::{Document, Sequencer};
+
+    use super::*;
+
+    fn cause(key: &str, sequencer: &str, second: u8) -> Cause {
+        Cause {
+            object: ObjectRef::new("landing", key),
+            change: Change::Created,
+            version_id: None,
+            etag: Some(format!("e{sequencer}")),
+            size: Some(1),
+            sequencer: Some(Sequencer::try_from(sequencer.to_owned()).unwrap()),
+            event_time: format!("2024-01-01T00:00:{second:02}Z").parse().unwrap(),
+            member: None,
+        }
+    }
+
+    fn stored() -> RoutedObject {
+        RoutedObject { object: ObjectRef::new("archive", "x"), size: 1, etag: None }
+    }
+
+    fn document() -> Document {
+        Document::Inline(serde_json::value::RawValue::from_string("{}".into()).unwrap())
+    }
+
+    fn item(id: &str, cause: Cause) -> Load {
+        let routed = ItemRouted {
+            cause,
+            collection: "c".into(),
+            item: id.into(),
+            document: document(),
+            stored: stored(),
+            assets: vec![],
+        };
+        Load { envelope: Envelope::new(routed.into(), "p", 0), document: "{}".into(), released_by: None }
+    }
+
+    fn collection(provider: &str, cause: Cause) -> Load {
+        let routed = CollectionRouted { cause, collection: "c".into(), document: document(), stored: stored() };
+        Load { envelope: Envelope::new(routed.into(), provider, 0), document: "{}".into(), released_by: None }
+    }
+
+    fn removed(cause: Cause) -> Load {
+        let cause = Cause { change: Change::Removed, ..cause };
+        Load { envelope: Envelope::new(ObjectRemoved { cause }.into(), "p", 0), document: String::new(), released_by: None }
+    }
+
+    const CREATED: Applied = Applied::Loaded { effect: Effect::Created, release: false };
+    const REPLACED: Applied = Applied::Loaded { effect: Effect::Replaced, release: false };
+
+    fn until() -> Timestamp {
+        "2030-01-01T00:00:00Z".parse().unwrap()
+    }
+
+    fn with_collection() -> View {
+        View { collections: [("c".to_owned(), Some("p".to_owned()))].into(), ..View::default() }
+    }
+
+    #[track_caller]
+    fn check(view: &mut View, loads: &[Load], expected: &[Applied]) {
+        assert_eq!(plan(view, loads, until()), expected);
+    }
+
+    #[test]
+    fn a_repetition_gives_the_recorded_outcome_and_writes_nothing() {
+        let mut view = with_collection();
+        let load = item("i", cause("k", "1", 1));
+        check(&mut view, std::slice::from_ref(&load), &[CREATED]);
+        view.item_writes.clear();
+        check(&mut view, &[load], &[CREATED]);
+        assert!(view.item_writes.is_empty());
+    }
+
+    #[test]
+    fn a_late_older_event_of_the_key_never_overwrites() {
+        let mut view = with_collection();
+        check(&mut view, &[item("i", cause("k", "2", 2)), item("i", cause("k", "1", 1))], &[CREATED, Applied::Superseded]);
+        check(&mut view, &[item("other", cause("k", "1", 1))], &[Applied::Superseded]);
+        check(&mut view, &[item("i", cause("k", "3", 3))], &[REPLACED]);
+    }
+
+    #[test]
+    fn between_keys_the_newest_time_wins() {
+        let mut view = with_collection();
+        let newer = item("i", cause("a", "1", 9));
+        check(&mut view, &[newer, item("i", cause("b", "F", 3))], &[CREATED, Applied::Superseded]);
+    }
+
+    #[test]
+    fn a_late_create_never_resurrects_a_delete() {
+        let mut view = with_collection();
+        let gone = Applied::Removed(vec![("c".into(), "i".into())]);
+        let delete = removed(cause("k", "5", 5));
+        check(&mut view, &[item("i", cause("k", "1", 1)), delete.clone()], &[CREATED, gone.clone()]);
+        assert_eq!(view.item_writes.get(&("c".into(), "i".into())), Some(&None));
+        check(&mut view, &[item("i", cause("k", "4", 4)), delete], &[Applied::Superseded, gone]);
+        check(&mut View::default(), &[removed(cause("k", "5", 5))], &[Applied::Removed(vec![])]);
+    }
+
+    #[test]
+    fn a_removal_before_its_create_wins_too() {
+        let mut view = with_collection();
+        let late = item("i", cause("k", "4", 4));
+        check(&mut view, &[removed(cause("k", "5", 5)), late], &[Applied::Removed(vec![]), Applied::Superseded]);
+    }
+
+    #[test]
+    fn an_item_that_another_key_provides_outlives_a_removal() {
+        let mut view = with_collection();
+        let loads = [item("i", cause("a", "1", 1)), item("i", cause("b", "1", 2)), removed(cause("b", "2", 3))];
+        check(&mut view, &loads, &[CREATED, REPLACED, Applied::Removed(vec![])]);
+        assert!(view.items.contains(&("c".into(), "i".into())));
+    }
+
+    #[test]
+    fn an_item_waits_for_its_collection_and_can_be_outdone_meanwhile() {
+        let mut view = View::default();
+        let parked = Applied::Parked { until: until(), collection: "c".into() };
+        let old = item("i", cause("k", "1", 1));
+        check(&mut view, &[old.clone(), item("i", cause("k", "2", 2))], &[parked.clone(), parked]);
+        check(&mut view, &[collection("p", cause("m", "1", 1))], &[Applied::Loaded { effect: Effect::Created, release: true }]);
+        check(&mut view, &[old], &[Applied::Superseded]);
+    }
+
+    #[test]
+    fn a_collection_belongs_to_who_landed_it_first() {
+        let mut view = View::default();
+        let created = Applied::Loaded { effect: Effect::Created, release: true };
+        let owned = Applied::Owned { by: "p".into() };
+        check(&mut view, &[collection("p", cause("m", "1", 1)), collection("q", cause("n", "1", 2))], &[created, owned.clone()]);
+        let mut theirs = item("i", cause("k", "1", 1));
+        theirs.envelope.provider = "q".into();
+        check(&mut view, &[theirs], &[owned]);
+    }
+
+    #[test]
+    fn a_removed_collection_document_keeps_the_collection() {
+        let mut view = View::default();
+        let created = Applied::Loaded { effect: Effect::Created, release: true };
+        let loads = [collection("p", cause("m", "1", 1)), removed(cause("m", "2", 2))];
+        check(&mut view, &loads, &[created, Applied::Ignored("collection-kept")]);
+        assert!(view.collections.contains_key("c"));
+    }
+
+    fn refused(cause: Cause, redrive: u32) -> Envelope<Report> {
+        let refusal = landfall_events::Refusal::new(landfall_events::codes::STAC_SCHEMA, "no");
+        let refused = landfall_events::report::Refused { cause, stage: "validate".into(), refusal };
+        Envelope::new(refused.into(), "p", redrive)
+    }
+
+    #[test]
+    fn a_refusal_that_is_superseded_is_not_announced() {
+        let mut view = with_collection();
+        assert_eq!(record(&mut view, &[refused(cause("k", "1", 1), 0)]), [Standing::Current]);
+        check(&mut view, &[item("i", cause("k", "2", 2))], &[CREATED]);
+        assert_eq!(record(&mut view, &[refused(cause("k", "1", 1), 0)]), [Standing::Superseded]);
+    }
+
+    #[test]
+    fn a_document_is_in_one_state_after_its_redrive() {
+        let mut view = with_collection();
+        record(&mut view, &[refused(cause("k", "1", 1), 0)]);
+        let mut again = item("i", cause("k", "1", 1));
+        again.envelope = again.envelope.redriven(1);
+        check(&mut view, &[again], &[CREATED]);
+        assert_eq!(view.rows.len(), 1);
+        assert_eq!(record(&mut view, &[refused(cause("k", "1", 1), 0)]), [Standing::Superseded]);
+        assert_eq!(view.rows.len(), 1);
+    }
+
+    #[test]
+    fn a_wait_that_is_reported_late_does_not_hide_what_came_of_it() {
+        let mut view = with_collection();
+        let late = landfall_events::report::Waiting {
+            cause: cause("k", "1", 1),
+            stage: "route".into(),
+            waits_for: vec!["x".into()],
+            until: until(),
+            collection: Some("c".into()),
+            item: Some("i".into()),
+        };
+        check(&mut view, &[item("i", cause("k", "1", 1))], &[CREATED]);
+        record(&mut view, &[Envelope::new(late.into(), "p", 0)]);
+        assert_eq!(view.rows.values().map(|row| row.state).collect::<Vec<_>>(), [State::Loaded]);
+    }
+}

@@ -1,0 +1,271 @@
+//! Configuration: who lands where, how patient the stages are, and what a worker finds in its environment.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use landfall_events::ObjectRef;
+use serde::Deserialize;
+
+use crate::runner::{Policy, ProviderOf};
+
+/// The configuration file, `landfall.toml`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Who lands where; the longest matching prefix counts. With none, every key of the landing bucket
+    /// belongs to the provider that its first segment names.
+    #[serde(default, rename = "landing")]
+    pub landings: Vec<Landing>,
+    /// How patient the stages are.
+    #[serde(default)]
+    pub retry: Retry,
+}
+
+/// One (bucket, prefix) with its provider and profile.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Landing {
+    /// The bucket; the deployment's landing bucket where it is not given.
+    pub bucket: Option<String>,
+    /// The start of the keys that are meant; all where it is empty.
+    #[serde(default)]
+    pub prefix: String,
+    /// The provider of everything there; the first segment of the key where it is not given.
+    pub provider: Option<String>,
+    /// What a submission must satisfy.
+    #[serde(default = "default_profile")]
+    pub profile: String,
+    /// Globs over the key: what matches is metadata, and is refused when it is not valid STAC.
+    #[serde(default = "default_metadata")]
+    pub metadata: Vec<String>,
+}
+
+/// How patient the stages are; see [`Policy`].
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retry {
+    /// Receives of a failing delivery before it is re-sent with a delay.
+    pub receives_max: Option<u32>,
+    /// The shortest delay, in milliseconds.
+    pub delay_min_ms: Option<u64>,
+    /// The longest delay, in milliseconds.
+    pub delay_max_ms: Option<u64>,
+    /// How long an event waits for what has not landed, in seconds.
+    pub wait_max_s: Option<u64>,
+}
+
+fn default_profile() -> String {
+    "ingest".into()
+}
+
+fn default_metadata() -> Vec<String> {
+    vec!["**/metadata/**".into()]
+}
+
+/// Why the configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file is not the TOML that is expected.
+    #[error("the configuration is not readable")]
+    Toml(#[from] toml::de::Error),
+    /// A glob cannot be understood.
+    #[error("the metadata glob {glob:?} cannot be understood")]
+    Glob {
+        /// The glob.
+        glob: String,
+        /// Why.
+        source: globset::Error,
+    },
+    /// Environment variables are missing or wrong; all of them are named at once.
+    #[error("the environment lacks or has wrong: {}", .0.join(", "))]
+    Environment(Vec<String>),
+}
+
+impl Config {
+    /// Reads the file's text.
+    ///
+    /// # Errors
+    /// [`ConfigError::Toml`] with line and column.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        Ok(toml::from_str(text)?)
+    }
+
+    /// The runner's policy with what the file sets.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        let mut policy = Policy::default();
+        let millis = Duration::from_millis;
+        policy.receives_max = self.retry.receives_max.unwrap_or(policy.receives_max);
+        policy.delay_min = self.retry.delay_min_ms.map_or(policy.delay_min, millis);
+        policy.delay_max = self.retry.delay_max_ms.map_or(policy.delay_max, millis);
+        policy.wait_max = self.retry.wait_max_s.map_or(policy.wait_max, Duration::from_secs);
+        policy
+    }
+}
+
+/// Who lands where, ready to be asked.
+#[derive(Debug, Clone)]
+pub struct Landings(Arc<Vec<Site>>);
+
+#[derive(Debug)]
+struct Site {
+    bucket: String,
+    prefix: String,
+    provider: Option<String>,
+    profile: String,
+    metadata: GlobSet,
+}
+
+/// What the configuration says about one object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sited<'a> {
+    /// Whose object it is.
+    pub provider: &'a str,
+    /// The key without the landing's prefix and without the provider's segment.
+    pub path: &'a str,
+    /// The profile that it must satisfy.
+    pub profile: &'a str,
+    /// Whether its path says that it is metadata.
+    pub is_metadata: bool,
+    /// The start of the provider's keys, within which an item's assets must lie.
+    pub root: &'a str,
+}
+
+impl Landings {
+    /// Compiles the landings of a configuration for a deployment with this landing bucket.
+    ///
+    /// # Errors
+    /// [`ConfigError::Glob`].
+    pub fn new(config: &Config, landing_bucket: &str) -> Result<Self, ConfigError> {
+        let everything = Landing {
+            bucket: None,
+            prefix: String::new(),
+            provider: None,
+            profile: default_profile(),
+            metadata: default_metadata(),
+        };
+        let landings = if config.landings.is_empty() { std::slice::from_ref(&everything) } else { &config.landings };
+        let site = |landing: &Landing| {
+            let mut globs = GlobSetBuilder::new();
+            for glob in &landing.metadata {
+                globs.add(Glob::new(glob).map_err(|source| ConfigError::Glob { glob: glob.clone(), source })?);
+            }
+            Ok::<_, ConfigError>(Site {
+                bucket: landing.bucket.clone().unwrap_or_else(|| landing_bucket.to_owned()),
+                prefix: landing.prefix.clone(),
+                provider: landing.provider.clone(),
+                profile: landing.profile.clone(),
+                metadata: globs.build().map_err(|source| ConfigError::Glob { glob: String::new(), source })?,
+            })
+        };
+        let mut sites = landings.iter().map(site).collect::<Result<Vec<_>, _>>()?;
+        sites.sort_by_key(|site| std::cmp::Reverse(site.prefix.len()));
+        Ok(Self(Arc::new(sites)))
+    }
+
+    /// Looks an object up; `None` where no landing is configured for it or its key names no provider.
+    #[must_use]
+    pub fn site<'a>(&'a self, object: &'a ObjectRef) -> Option<Sited<'a>> {
+        let site = self.0.iter().find(|site| site.bucket == object.bucket && object.key.starts_with(&site.prefix))?;
+        let rest = &object.key[site.prefix.len()..];
+        let (provider, path) = match &site.provider {
+            Some(provider) => (provider.as_str(), rest),
+            None => rest.split_once('/').filter(|(first, _)| !first.is_empty())?,
+        };
+        let root = &object.key[..object.key.len() - path.len()];
+        let is_metadata = site.metadata.is_match(&object.key);
+        (!path.is_empty()).then_some(Sited { provider, path, profile: &site.profile, is_metadata, root })
+    }
+
+    /// The same as a function, for the runner.
+    #[must_use]
+    pub fn provider_of(&self) -> ProviderOf {
+        let landings = self.clone();
+        Arc::new(move |object| landings.site(object).map(|sited| sited.provider.to_owned()).unwrap_or_default())
+    }
+}
+
+/// Reads settings from the environment and gathers what is missing or wrong.
+#[derive(Debug, Default)]
+pub struct Environment {
+    wrong: Vec<String>,
+}
+
+impl Environment {
+    /// A variable that must be there.
+    pub fn required(&mut self, name: &str) -> String {
+        match std::env::var(name) {
+            Ok(value) if !value.is_empty() => value,
+            _ => {
+                self.wrong.push(format!("{name} (not set)"));
+                String::new()
+            }
+        }
+    }
+
+    /// A variable with a default.
+    pub fn or<T: std::str::FromStr>(&mut self, name: &str, default: T) -> T {
+        match std::env::var(name) {
+            Ok(value) if !value.is_empty() => match value.parse() {
+                Ok(value) => value,
+                Err(_) => {
+                    self.wrong.push(format!("{name} (not a valid value)"));
+                    default
+                }
+            },
+            _ => default,
+        }
+    }
+
+    /// All that was wrong, at once.
+    ///
+    /// # Errors
+    /// [`ConfigError::Environment`].
+    pub fn finish(self) -> Result<(), ConfigError> {
+        if self.wrong.is_empty() { Ok(()) } else { Err(ConfigError::Environment(self.wrong)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn landings(toml: &str) -> Landings {
+        Landings::new(&Config::parse(toml).unwrap(), "landing").unwrap()
+    }
+
+    #[track_caller]
+    fn check(landings: &Landings, url: &str, expected: Option<(&str, &str, bool)>) {
+        let object = ObjectRef::parse(url).unwrap();
+        let sited = landings.site(&object);
+        assert_eq!(sited.map(|sited| (sited.provider, sited.path, sited.is_metadata)), expected, "{url}");
+    }
+
+    #[test]
+    fn the_first_segment_is_the_provider_unless_the_landing_says_otherwise() {
+        let plain = landings("");
+        check(&plain, "s3://landing/sbn/a/b.fits", Some(("sbn", "a/b.fits", false)));
+        check(&plain, "s3://landing/sbn/C/metadata/items/i.json", Some(("sbn", "C/metadata/items/i.json", true)));
+        check(&plain, "s3://landing/file", None);
+        check(&plain, "s3://landing//file", None);
+        check(&plain, "s3://landing/sbn/", None);
+        check(&plain, "s3://other/sbn/a", None);
+    }
+
+    #[test]
+    fn the_longest_prefix_counts() {
+        let fixed = landings(
+            "[[landing]]\n[[landing]]\nprefix='dedl/'\nprovider='destine'\nmetadata=['**/*.json']\n[[landing]]\nbucket='two'\nprovider='x'",
+        );
+        check(&fixed, "s3://landing/dedl/a/b.json", Some(("destine", "a/b.json", true)));
+        check(&fixed, "s3://landing/dedlx/a/b.json", Some(("dedlx", "a/b.json", false)));
+        check(&fixed, "s3://two/a", Some(("x", "a", false)));
+    }
+
+    #[test]
+    fn an_unknown_key_in_the_file_is_an_error() {
+        assert!(Config::parse("[[landing]]\nprefx='a'").is_err());
+        assert!(Config::parse("[retry]\nwait_max_s=1").is_ok());
+    }
+}

@@ -1,0 +1,24 @@
+//! How it is run: what a stage is, the one function that decides about deliveries, and the ports to the outside.
+//!
+//! This crate knows queues, topics, objects and the catalogue; it refuses to know what validating, routing,
+//! loading or notifying means.
+
+pub mod aws;
+pub mod catalogue;
+pub mod chain;
+pub mod config;
+pub mod documents;
+pub mod lambda;
+pub mod memory;
+pub mod objects;
+pub mod poller;
+pub mod queue;
+pub mod runner;
+pub mod stage;
+pub mod telemetry;
+pub mod topic;
+pub mod worker;
+
+pub use chain::{Chain, StageName};
+pub use runner::{Outlets, Policy, Runner, Verdict};
+pub use stage::{Class, Done, Failure, Outcome, Refused, Stage, Wait};

@@ -1,0 +1,647 @@
+//! The ports in memory, for unit tests and the fault sweep: a small world that can fail at any single call,
+//! before it or, as a crash would, after it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+use landfall_events::{Cause, Change, Envelope, EventId, Notice, ObjectRef, Report, Routed, Sequencer};
+use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::catalogue::{Applied, Catalogue, CatalogueError, Load, Row, Standing, State, Subject, View, plan};
+use crate::objects::{ObjectInfo, Objects, ObjectsError};
+use crate::queue::{BATCH_BYTES_MAX, Delivery, Outgoing, Queue, QueueError};
+use crate::topic::{TopicError, Topics};
+
+/// When a port call shall fail, counted over all ports of a world from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strike {
+    /// Never.
+    Never,
+    /// The n-th call fails and has no effect.
+    Fail(u64),
+    /// The n-th call has its effect, and then whoever called it is gone.
+    CrashAfter(u64),
+}
+
+/// Counts the port calls of a world and lets one of them fail.
+#[derive(Debug, Default)]
+pub struct Faults {
+    state: Mutex<(u64, Option<Strike>)>,
+    crashed: Notify,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic in a test's stage leaves the world as it was.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Faults {
+    /// Arms one strike and counts calls from here.
+    pub fn arm(&self, strike: Strike) {
+        *locked(&self.state) = (0, Some(strike));
+    }
+
+    /// Whether the armed strike has not happened yet.
+    pub fn is_armed(&self) -> bool {
+        matches!(locked(&self.state).1, Some(Strike::Fail(_) | Strike::CrashAfter(_)))
+    }
+
+    /// Returns when a crash has struck.
+    pub async fn crashed(&self) {
+        self.crashed.notified().await;
+    }
+
+    /// Runs one call: `effect` changes the world, `failed` is the answer without any effect.
+    async fn call<T>(&self, effect: impl FnOnce() -> T, failed: impl FnOnce() -> T) -> T {
+        enum Fate {
+            Works,
+            Fails,
+            Crashes,
+        }
+        let fate = {
+            let (calls, strike) = &mut *locked(&self.state);
+            *calls += 1;
+            let fate = match strike {
+                Some(Strike::Fail(n)) if n == calls => Fate::Fails,
+                Some(Strike::CrashAfter(n)) if n == calls => Fate::Crashes,
+                _ => Fate::Works,
+            };
+            if !matches!(fate, Fate::Works) {
+                *strike = Some(Strike::Never);
+            }
+            fate
+        };
+        match fate {
+            Fate::Works => effect(),
+            Fate::Fails => failed(),
+            Fate::Crashes => {
+                effect();
+                self.crashed.notify_one();
+                std::future::pending().await
+            }
+        }
+    }
+}
+
+/// A queue in memory: visibility, delays and receive counts by tokio's clock, which a test can pause.
+#[derive(Clone)]
+pub struct MemoryQueue {
+    faults: Arc<Faults>,
+    state: Arc<Mutex<QueueState>>,
+}
+
+#[derive(Default)]
+struct QueueState {
+    next: u64,
+    messages: Vec<Held>,
+}
+
+struct Held {
+    id: u64,
+    receipt: u64,
+    message: Outgoing,
+    visible: Instant,
+    receives: u32,
+}
+
+impl MemoryQueue {
+    /// An empty queue of a world.
+    #[must_use]
+    pub fn new(faults: Arc<Faults>) -> Self {
+        Self { faults, state: Arc::default() }
+    }
+
+    /// Puts a message in from outside the world.
+    pub fn push(&self, body: &str, attributes: BTreeMap<String, String>) {
+        locked(&self.state).push(Outgoing { body: body.into(), attributes, group: "_".into(), delay: Duration::ZERO });
+    }
+
+    /// All messages that it holds, visible or not.
+    #[must_use]
+    pub fn messages(&self) -> Vec<Outgoing> {
+        locked(&self.state).messages.iter().map(|held| held.message.clone()).collect()
+    }
+
+    /// The highest receive count among the messages that it holds.
+    #[must_use]
+    pub fn receives_max(&self) -> u32 {
+        locked(&self.state).messages.iter().map(|held| held.receives).max().unwrap_or(0)
+    }
+
+    /// When the next message becomes visible; `None` where it is empty.
+    #[must_use]
+    pub fn next_visible(&self) -> Option<Instant> {
+        locked(&self.state).messages.iter().map(|held| held.visible).min()
+    }
+
+    /// Makes what was received visible again at once, as the end of a crashed process' visibility timeout does.
+    pub fn expire_all(&self) {
+        let now = Instant::now();
+        for held in &mut locked(&self.state).messages {
+            if held.receives > 0 {
+                held.visible = held.visible.min(now);
+            }
+        }
+    }
+
+    /// Takes all messages out.
+    #[must_use]
+    pub fn drain(&self) -> Vec<Outgoing> {
+        locked(&self.state).messages.drain(..).map(|held| held.message).collect()
+    }
+}
+
+impl QueueState {
+    fn push(&mut self, message: Outgoing) {
+        self.next += 1;
+        let visible = Instant::now() + message.delay;
+        self.messages.push(Held { id: self.next, receipt: 0, message, visible, receives: 0 });
+    }
+
+    fn held(&mut self, receipt: &str) -> Option<&mut Held> {
+        let receipt: u64 = receipt.parse().ok()?;
+        self.messages.iter_mut().find(|held| held.receipt == receipt && receipt != 0)
+    }
+}
+
+fn down() -> QueueError {
+    QueueError::Unavailable("struck".into())
+}
+
+#[async_trait]
+impl Queue for MemoryQueue {
+    async fn send(&self, messages: Vec<Outgoing>) -> Vec<Result<(), QueueError>> {
+        let count = messages.len();
+        let effect = || {
+            let mut state = locked(&self.state);
+            let push = |message: Outgoing| {
+                if message.bytes() > BATCH_BYTES_MAX || message.body.is_empty() {
+                    return Err(QueueError::Refused("the size".into()));
+                }
+                state.push(message);
+                Ok(())
+            };
+            messages.into_iter().map(push).collect()
+        };
+        self.faults.call(effect, || vec![Err(down()); count]).await
+    }
+
+    async fn receive(&self, most: usize, visibility: Duration, _wait: Duration) -> Result<Vec<Delivery>, QueueError> {
+        let effect = || {
+            let mut state = locked(&self.state);
+            let now = Instant::now();
+            let QueueState { next, messages } = &mut *state;
+            let visible = messages.iter_mut().filter(|held| held.visible <= now).take(most);
+            let receive = |held: &mut Held| {
+                *next += 1;
+                held.receipt = *next;
+                held.receives += 1;
+                held.visible = now + visibility;
+                Delivery {
+                    id: held.id.to_string(),
+                    receipt: held.receipt.to_string(),
+                    body: held.message.body.clone(),
+                    attributes: held.message.attributes.clone(),
+                    receives: held.receives,
+                }
+            };
+            Ok(visible.map(receive).collect())
+        };
+        self.faults.call(effect, || Err(down())).await
+    }
+
+    async fn delete(&self, receipts: &[String]) -> Vec<Result<(), QueueError>> {
+        let effect = || {
+            let mut state = locked(&self.state);
+            let delete = |receipt: &String| match state.held(receipt).map(|held| held.id) {
+                Some(id) => {
+                    state.messages.retain(|held| held.id != id);
+                    Ok(())
+                }
+                None => Err(QueueError::Lost(receipt.clone())),
+            };
+            receipts.iter().map(delete).collect()
+        };
+        self.faults.call(effect, || vec![Err(down()); receipts.len()]).await
+    }
+
+    async fn set_visibility(&self, receipts: &[(String, Duration)]) -> Vec<Result<(), QueueError>> {
+        let effect = || {
+            let mut state = locked(&self.state);
+            let set = |(receipt, visibility): &(String, Duration)| match state.held(receipt) {
+                Some(held) => {
+                    held.visible = Instant::now() + *visibility;
+                    Ok(())
+                }
+                None => Err(QueueError::Lost(receipt.clone())),
+            };
+            receipts.iter().map(set).collect()
+        };
+        self.faults.call(effect, || vec![Err(down()); receipts.len()]).await
+    }
+}
+
+/// Topics in memory: they keep what was published.
+#[derive(Clone)]
+pub struct MemoryTopics {
+    faults: Arc<Faults>,
+    published: Arc<Mutex<Vec<Notice>>>,
+}
+
+impl MemoryTopics {
+    /// Topics of a world.
+    #[must_use]
+    pub fn new(faults: Arc<Faults>) -> Self {
+        Self { faults, published: Arc::default() }
+    }
+
+    /// All that was published, in order, repetitions included.
+    #[must_use]
+    pub fn published(&self) -> Vec<Notice> {
+        locked(&self.published).clone()
+    }
+}
+
+#[async_trait]
+impl Topics for MemoryTopics {
+    async fn publish(&self, notices: &[Notice]) -> Vec<Result<(), TopicError>> {
+        let effect = || {
+            locked(&self.published).extend_from_slice(notices);
+            vec![Ok(()); notices.len()]
+        };
+        let failed = || vec![Err(TopicError::Unavailable("struck".into())); notices.len()];
+        self.faults.call(effect, failed).await
+    }
+}
+
+/// One object in memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryObject {
+    /// The bytes.
+    pub body: Bytes,
+    /// The content type.
+    pub content_type: String,
+    /// Size, entity tag and user metadata.
+    pub info: ObjectInfo,
+}
+
+/// Buckets in memory.
+#[derive(Clone)]
+pub struct MemoryObjects {
+    faults: Arc<Faults>,
+    objects: Arc<Mutex<(u64, BTreeMap<ObjectRef, MemoryObject>)>>,
+}
+
+impl MemoryObjects {
+    /// Empty buckets of a world.
+    #[must_use]
+    pub fn new(faults: Arc<Faults>) -> Self {
+        Self { faults, objects: Arc::default() }
+    }
+
+    /// Writes an object as a provider does, and gives the event that S3 would send.
+    pub fn land(&self, object: &ObjectRef, body: impl Into<Bytes>) -> Cause {
+        let mut state = locked(&self.objects);
+        state.0 += 1;
+        let number = state.0;
+        let stored = object_of(body.into(), "application/octet-stream", &BTreeMap::new());
+        let cause = cause_of(object, Change::Created, number, Some(&stored.info));
+        state.1.insert(object.clone(), stored);
+        cause
+    }
+
+    /// Removes an object as a provider does, and gives the event that S3 would send.
+    pub fn remove(&self, object: &ObjectRef) -> Cause {
+        let mut state = locked(&self.objects);
+        state.0 += 1;
+        state.1.remove(object);
+        cause_of(object, Change::Removed, state.0, None)
+    }
+
+    /// All objects.
+    #[must_use]
+    pub fn all(&self) -> BTreeMap<ObjectRef, MemoryObject> {
+        locked(&self.objects).1.clone()
+    }
+}
+
+fn cause_of(object: &ObjectRef, change: Change, number: u64, info: Option<&ObjectInfo>) -> Cause {
+    let second = i64::try_from(number).unwrap_or(i64::MAX);
+    Cause {
+        object: object.clone(),
+        change,
+        version_id: None,
+        etag: info.map(|info| info.etag.clone()),
+        size: info.map(|info| info.size),
+        sequencer: Sequencer::try_from(format!("{number:X}")).ok(),
+        event_time: Timestamp::from_second(1_700_000_000 + second).unwrap_or(Timestamp::MAX),
+        member: None,
+    }
+}
+
+fn object_of(body: Bytes, content_type: &str, metadata: &BTreeMap<String, String>) -> MemoryObject {
+    let etag = hex::encode(&Sha256::digest(&body)[..16]);
+    let info = ObjectInfo { size: body.len() as u64, etag, metadata: metadata.clone() };
+    MemoryObject { body, content_type: content_type.into(), info }
+}
+
+fn gone(object: &ObjectRef) -> ObjectsError {
+    ObjectsError::Unavailable { object: object.clone(), reason: "struck".into() }
+}
+
+#[async_trait]
+impl Objects for MemoryObjects {
+    async fn get(
+        &self,
+        object: &ObjectRef,
+        etag: Option<&str>,
+        bytes_max: u64,
+    ) -> Result<(Bytes, ObjectInfo), ObjectsError> {
+        let effect = || {
+            let state = locked(&self.objects);
+            let found = state.1.get(object).ok_or_else(|| ObjectsError::Missing(object.clone()))?;
+            if etag.is_some_and(|etag| etag != found.info.etag) {
+                return Err(ObjectsError::Changed(object.clone()));
+            }
+            if found.info.size > bytes_max {
+                return Err(ObjectsError::TooLarge { object: object.clone(), bytes_max });
+            }
+            Ok((found.body.clone(), found.info.clone()))
+        };
+        self.faults.call(effect, || Err(gone(object))).await
+    }
+
+    async fn head(&self, object: &ObjectRef) -> Result<Option<ObjectInfo>, ObjectsError> {
+        let effect = || Ok(locked(&self.objects).1.get(object).map(|found| found.info.clone()));
+        self.faults.call(effect, || Err(gone(object))).await
+    }
+
+    async fn put(
+        &self,
+        object: &ObjectRef,
+        body: Bytes,
+        content_type: &str,
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<ObjectInfo, ObjectsError> {
+        let effect = || {
+            let stored = object_of(body, content_type, metadata);
+            let info = stored.info.clone();
+            locked(&self.objects).1.insert(object.clone(), stored);
+            Ok(info)
+        };
+        self.faults.call(effect, || Err(gone(object))).await
+    }
+
+    async fn copy(
+        &self,
+        from: &ObjectRef,
+        etag: &str,
+        to: &ObjectRef,
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<ObjectInfo, ObjectsError> {
+        let effect = || {
+            let mut state = locked(&self.objects);
+            let found = state.1.get(from).ok_or_else(|| ObjectsError::Missing(from.clone()))?;
+            if etag != found.info.etag {
+                return Err(ObjectsError::Changed(from.clone()));
+            }
+            let mut copy = found.clone();
+            copy.info.metadata.extend(metadata.clone());
+            let info = copy.info.clone();
+            state.1.insert(to.clone(), copy);
+            Ok(info)
+        };
+        self.faults.call(effect, || Err(gone(from))).await
+    }
+
+    async fn ready(&self, bucket: &str) -> Result<(), ObjectsError> {
+        self.faults.call(|| Ok(()), || Err(gone(&ObjectRef::new(bucket, "")))).await
+    }
+}
+
+/// A catalogue in memory: the same plan, kept in maps.
+#[derive(Clone)]
+pub struct MemoryCatalogue {
+    faults: Arc<Faults>,
+    state: Arc<Mutex<Kept>>,
+}
+
+/// What a catalogue in memory holds.
+#[derive(Debug, Default, Clone)]
+pub struct Kept {
+    /// Ledger rows.
+    pub rows: BTreeMap<(ObjectRef, Subject), Row>,
+    /// Items by (collection, id).
+    pub items: BTreeMap<(String, String), String>,
+    /// Collections by id.
+    pub collections: BTreeMap<String, String>,
+    owners: HashMap<String, Option<String>>,
+}
+
+impl Kept {
+    fn view(&self) -> View {
+        let mut view = View {
+            rows: self.rows.clone(),
+            collections: self.owners.clone(),
+            items: self.items.keys().cloned().collect::<BTreeSet<_>>(),
+            ..View::default()
+        };
+        for row in self.rows.values() {
+            let position = row.cause.position(row.redrive);
+            let newest = view.newest.entry(row.cause.object.clone()).or_insert_with(|| position.clone());
+            if newest.cmp_in_key(&position).is_lt() {
+                *newest = position;
+            }
+        }
+        view
+    }
+
+    fn keep(&mut self, view: View) {
+        self.rows = view.rows;
+        self.owners = view.collections;
+        for (key, document) in view.item_writes {
+            match document {
+                Some(document) => self.items.insert(key, document),
+                None => self.items.remove(&key),
+            };
+        }
+        for (collection, document) in view.collection_writes {
+            let parked = self.rows.values_mut().filter(|row| row.state == State::Parked);
+            for row in parked.filter(|row| row.subject.collection() == Some(&collection)) {
+                row.state = State::Ready;
+            }
+            self.collections.insert(collection, document);
+        }
+    }
+
+    fn is_ready(&self, collection: &str) -> bool {
+        self.rows.values().any(|row| row.state == State::Ready && row.subject.collection() == Some(collection))
+    }
+}
+
+impl MemoryCatalogue {
+    /// An empty catalogue of a world.
+    #[must_use]
+    pub fn new(faults: Arc<Faults>) -> Self {
+        Self { faults, state: Arc::default() }
+    }
+
+    /// All that it holds.
+    #[must_use]
+    pub fn kept(&self) -> Kept {
+        locked(&self.state).clone()
+    }
+}
+
+fn away() -> CatalogueError {
+    CatalogueError::Unavailable("struck".into())
+}
+
+#[async_trait]
+impl Catalogue for MemoryCatalogue {
+    async fn apply(&self, loads: &[Load], park_until: Timestamp) -> Result<Vec<Applied>, CatalogueError> {
+        let effect = || {
+            let mut kept = locked(&self.state);
+            let poison = loads.iter().any(|load| load.document.contains("\"poison\""));
+            if poison {
+                let message = "poison".into();
+                return Err(CatalogueError::Refused { sqlstate: "22P02".into(), message });
+            }
+            let mut view = kept.view();
+            let mut applied = plan(&mut view, loads, park_until);
+            kept.keep(view);
+            for (load, one) in loads.iter().zip(&mut applied) {
+                if let (Routed::Collection(routed), Applied::Loaded { release, .. }) = (&load.envelope.event, one) {
+                    *release = kept.is_ready(&routed.collection);
+                }
+            }
+            Ok(applied)
+        };
+        self.faults.call(effect, || Err(away())).await
+    }
+
+    async fn releasable(
+        &self,
+        id: &EventId,
+        collection: &str,
+        most: usize,
+    ) -> Result<Vec<Envelope<Routed>>, CatalogueError> {
+        let effect = || {
+            let kept = locked(&self.state);
+            let read = |row: &Row| Envelope::from_json(row.parked.as_deref()?).ok();
+            let rows = || kept.rows.values().filter(|row| row.parked.is_some());
+            let mine: Vec<_> = rows().filter(|row| row.released_by.as_ref() == Some(id)).filter_map(read).collect();
+            if !mine.is_empty() {
+                return Ok(mine);
+            }
+            let ready = rows().filter(|row| row.state == State::Ready && row.subject.collection() == Some(collection));
+            Ok(ready.take(most).filter_map(read).collect())
+        };
+        self.faults.call(effect, || Err(away())).await
+    }
+
+    async fn record(&self, reports: &[Envelope<Report>]) -> Result<Vec<Standing>, CatalogueError> {
+        let effect = || {
+            let mut kept = locked(&self.state);
+            let mut view = kept.view();
+            let standings = crate::catalogue::record(&mut view, reports);
+            kept.keep(view);
+            Ok(standings)
+        };
+        self.faults.call(effect, || Err(away())).await
+    }
+
+    async fn announced(&self, events: &[EventId]) -> Result<(), CatalogueError> {
+        let effect = || {
+            let mut kept = locked(&self.state);
+            for row in kept.rows.values_mut().filter(|row| events.contains(&row.event)) {
+                row.announced = row.announced.or(Some(Timestamp::UNIX_EPOCH));
+                row.parked = None;
+            }
+            Ok(())
+        };
+        self.faults.call(effect, || Err(away())).await
+    }
+
+    async fn ready(&self) -> Result<(), CatalogueError> {
+        self.faults.call(|| Ok(()), || Err(away())).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(body: &str) -> Outgoing {
+        Outgoing { body: body.into(), attributes: BTreeMap::new(), group: "g".into(), delay: Duration::ZERO }
+    }
+
+    const VISIBILITY: Duration = Duration::from_secs(30);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_received_message_is_invisible_until_its_time_or_its_delete() {
+        let queue = MemoryQueue::new(Arc::default());
+        queue.send(vec![message("a")]).await.remove(0).unwrap();
+        let first = queue.receive(10, VISIBILITY, Duration::ZERO).await.unwrap();
+        assert_eq!(first[0].receives, 1);
+        assert!(queue.receive(10, VISIBILITY, Duration::ZERO).await.unwrap().is_empty());
+
+        tokio::time::advance(VISIBILITY).await;
+        let second = queue.receive(10, VISIBILITY, Duration::ZERO).await.unwrap();
+        assert_eq!(second[0].receives, 2);
+        // The older receipt no longer settles it.
+        assert!(queue.delete(&[first[0].receipt.clone()]).await[0].is_err());
+        assert!(queue.delete(&[second[0].receipt.clone()]).await[0].is_ok());
+        assert!(queue.messages().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_delayed_message_comes_after_its_delay() {
+        let queue = MemoryQueue::new(Arc::default());
+        queue.send(vec![Outgoing { delay: Duration::from_secs(5), ..message("a") }]).await.remove(0).unwrap();
+        assert!(queue.receive(10, VISIBILITY, Duration::ZERO).await.unwrap().is_empty());
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert_eq!(queue.receive(10, VISIBILITY, Duration::ZERO).await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_strike_hits_the_call_it_is_armed_for_and_no_other() {
+        let faults = Arc::new(Faults::default());
+        let queue = MemoryQueue::new(faults.clone());
+        faults.arm(Strike::Fail(2));
+        assert!(queue.send(vec![message("a")]).await[0].is_ok());
+        assert!(queue.send(vec![message("b")]).await[0].is_err());
+        assert!(queue.send(vec![message("c")]).await[0].is_ok());
+        assert!(!faults.is_armed());
+        assert_eq!(queue.messages().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_crash_leaves_the_effect_and_never_returns() {
+        let faults = Arc::new(Faults::default());
+        let queue = MemoryQueue::new(faults.clone());
+        faults.arm(Strike::CrashAfter(1));
+        tokio::select! {
+            _ = queue.send(vec![message("a")]) => panic!("a crashed call returned"),
+            () = faults.crashed() => {}
+        }
+        assert_eq!(queue.messages().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_copy_wants_the_source_it_was_told_of() {
+        let objects = MemoryObjects::new(Arc::default());
+        let (from, to) = (ObjectRef::new("a", "x"), ObjectRef::new("b", "x"));
+        let old = objects.land(&from, "old").etag.unwrap();
+        objects.land(&from, "new");
+        let copied = objects.copy(&from, &old, &to, &BTreeMap::new()).await;
+        assert!(matches!(copied, Err(ObjectsError::Changed(_))));
+        assert!(objects.head(&to).await.unwrap().is_none());
+    }
+}

@@ -1,0 +1,264 @@
+//! The long-polling form of a worker: receives, keeps what it holds invisible, carries verdicts out.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::{debug, error, info, warn};
+
+use crate::queue::{BATCH_MAX, Delivery, Queue, QueueError};
+use crate::runner::{Runner, Verdict};
+use crate::stage::{Stage, chain_of};
+
+/// How much a poller takes on.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The most messages that it holds at a time.
+    pub in_flight_max: usize,
+    /// The most messages that are handled as one batch.
+    pub batch_max: usize,
+    /// The most bytes of one batch's bodies.
+    pub batch_bytes_max: usize,
+    /// How long the first message of a batch waits for others.
+    pub batch_wait: Duration,
+    /// How long a message stays invisible without a sign of life; extended at half of it.
+    pub visibility: Duration,
+    /// How long a message may be held in all: then it is let go and comes again.
+    pub held_max: Duration,
+    /// How long one receive waits for a message; SQS allows 20 s.
+    pub receive_wait: Duration,
+    /// How long it finishes what it holds when it is told to stop. Less than the 30 s that ECS and Kubernetes give.
+    pub drain_max: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            in_flight_max: 100,
+            batch_max: 10,
+            batch_bytes_max: 4 * 1024 * 1024,
+            batch_wait: Duration::from_millis(20),
+            visibility: Duration::from_secs(30),
+            held_max: Duration::from_secs(600),
+            receive_wait: Duration::from_secs(20),
+            drain_max: Duration::from_secs(20),
+        }
+    }
+}
+
+/// What a poller holds: receipts with the time since when, so that all of them are kept invisible.
+#[derive(Default)]
+struct Held(Mutex<HashMap<String, Instant>>);
+
+impl Held {
+    fn add(&self, deliveries: &[Delivery]) {
+        let now = Instant::now();
+        self.locked().extend(deliveries.iter().map(|delivery| (delivery.receipt.clone(), now)));
+    }
+
+    fn release(&self, receipts: impl IntoIterator<Item = String>) {
+        let mut held = self.locked();
+        for receipt in receipts {
+            held.remove(&receipt);
+        }
+    }
+
+    fn receipts(&self) -> Vec<String> {
+        self.locked().keys().cloned().collect()
+    }
+
+    /// Those to be kept; what was held too long is let go.
+    fn kept(&self, held_max: Duration) -> Vec<String> {
+        let mut held = self.locked();
+        held.retain(|_, since| since.elapsed() < held_max);
+        held.keys().cloned().collect()
+    }
+
+    fn locked(&self) -> std::sync::MutexGuard<'_, HashMap<String, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Polls until `shutdown` is done, then finishes what it holds and gives the rest back at once.
+pub async fn poll<S: Stage>(runner: Arc<Runner<S>>, settings: Settings, shutdown: impl Future<Output = ()>) {
+    let held = Arc::new(Held::default());
+    let permits = Arc::new(Semaphore::new(settings.in_flight_max));
+    let outage = Arc::new(tokio::sync::watch::Sender::new(false));
+    let mut tasks = JoinSet::new();
+    let keeper = tokio::spawn(keep(runner.queue().clone(), held.clone(), settings.clone()));
+    info!(stage = S::NAME, "polling");
+
+    tokio::pin!(shutdown);
+    loop {
+        let batch = tokio::select! {
+            () = &mut shutdown => break,
+            batch = gather(&runner, &settings, &permits, &held, &outage) => batch,
+        };
+        let (runner, held, outage) = (runner.clone(), held.clone(), outage.clone());
+        tasks.spawn(async move { settle(&runner, batch, &held, &outage).await });
+        while tasks.try_join_next().is_some() {}
+    }
+
+    info!(stage = S::NAME, batches = tasks.len(), "stopping: finishing what is held");
+    let finished = tokio::time::timeout(settings.drain_max, async { while tasks.join_next().await.is_some() {} });
+    if finished.await.is_err() {
+        warn!(stage = S::NAME, "some of it did not finish in time");
+        tasks.abort_all();
+    }
+    keeper.abort();
+    let rest: Vec<_> = held.receipts().into_iter().map(|receipt| (receipt, Duration::ZERO)).collect();
+    if !rest.is_empty() {
+        info!(stage = S::NAME, messages = rest.len(), "given back");
+        report_failures(S::NAME, "give back", runner.queue().set_visibility(&rest).await);
+    }
+}
+
+/// A batch with the permits that its messages hold.
+struct Batch {
+    deliveries: Vec<Delivery>,
+    permits: Vec<OwnedSemaphorePermit>,
+}
+
+/// Receives until a batch is full or its first message has waited long enough.
+///
+/// It may be dropped at any time: what it has received is held, and given back at the end.
+async fn gather<S: Stage>(
+    runner: &Runner<S>,
+    settings: &Settings,
+    permits: &Arc<Semaphore>,
+    held: &Held,
+    outage: &tokio::sync::watch::Sender<bool>,
+) -> Batch {
+    let mut batch = Batch { deliveries: Vec::new(), permits: Vec::new() };
+    let mut bytes = 0;
+    let mut full_at = None;
+    let mut failures = backoff();
+    loop {
+        if *outage.borrow() {
+            wait_for_dependencies(runner).await;
+            outage.send_replace(false);
+        }
+        // A permit for each message comes before the message: nothing is received that cannot start.
+        let first = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let mut taken = vec![first];
+        let room = (settings.batch_max - batch.deliveries.len()).min(BATCH_MAX);
+        taken.extend((1..room).map_while(|_| permits.clone().try_acquire_owned().ok()));
+        let wait = if batch.deliveries.is_empty() { settings.receive_wait } else { Duration::ZERO };
+        match runner.queue().receive(taken.len(), settings.visibility, wait).await {
+            Ok(received) => {
+                failures = backoff();
+                held.add(&received);
+                taken.truncate(received.len());
+                if full_at.is_none() && !received.is_empty() {
+                    full_at = Some(Instant::now() + settings.batch_wait);
+                }
+                bytes += received.iter().map(|delivery| delivery.body.len()).sum::<usize>();
+                let came = received.len();
+                batch.deliveries.extend(received);
+                batch.permits.extend(taken);
+                let time_over = full_at.is_some_and(|at| Instant::now() >= at);
+                let full = batch.deliveries.len() >= settings.batch_max || bytes >= settings.batch_bytes_max;
+                if !batch.deliveries.is_empty() && (full || time_over || came == 0) {
+                    return batch;
+                }
+            }
+            Err(failure) => {
+                warn!(stage = S::NAME, reason = %failure, "nothing can be received");
+                if !batch.deliveries.is_empty() {
+                    return batch;
+                }
+                tokio::time::sleep(failures.next().unwrap_or(Duration::from_secs(30))).await;
+            }
+        }
+    }
+}
+
+async fn settle<S: Stage>(runner: &Runner<S>, batch: Batch, held: &Held, outage: &tokio::sync::watch::Sender<bool>) {
+    let verdicts = runner.settle(&batch.deliveries).await;
+    let mut done = Vec::new();
+    let mut later = Vec::new();
+    for (delivery, verdict) in batch.deliveries.iter().zip(verdicts) {
+        match verdict {
+            Verdict::Ack => done.push(delivery.receipt.clone()),
+            Verdict::Retry { after } => later.push((delivery.receipt.clone(), after)),
+        }
+    }
+    // From here on nobody extends them: a delete or a delay stands.
+    held.release(batch.deliveries.iter().map(|delivery| delivery.receipt.clone()));
+    if !later.is_empty() {
+        report_failures(S::NAME, "delay", runner.queue().set_visibility(&later).await);
+        if runner.stage().ready().await.is_err() {
+            outage.send_replace(true);
+        }
+    }
+    if !done.is_empty() {
+        let results = runner.queue().delete(&done).await;
+        let again: Vec<_> = done.iter().zip(&results).filter(|(_, result)| result.is_err()).map(|(r, _)| r.clone()).collect();
+        if !again.is_empty() {
+            report_failures(S::NAME, "delete", runner.queue().delete(&again).await);
+        }
+    }
+}
+
+/// Receives nothing while a dependency is down, so that an outage spends no receive counts.
+async fn wait_for_dependencies<S: Stage>(runner: &Runner<S>) {
+    let mut pauses = backoff();
+    let mut said = false;
+    loop {
+        match runner.stage().ready().await {
+            Ok(()) => {
+                if said {
+                    info!(stage = S::NAME, "the dependency answers again: receiving goes on");
+                }
+                return;
+            }
+            Err(failure) => {
+                if !said {
+                    error!(stage = S::NAME, reason = chain_of(&failure), "a dependency is down: nothing is received until it answers");
+                    said = true;
+                }
+                tokio::time::sleep(pauses.next().unwrap_or(Duration::from_secs(10))).await;
+            }
+        }
+    }
+}
+
+/// Keeps everything that is held invisible, at half of the visibility.
+async fn keep(queue: Arc<dyn Queue>, held: Arc<Held>, settings: Settings) {
+    loop {
+        tokio::time::sleep(settings.visibility / 2).await;
+        let receipts: Vec<_> =
+            held.kept(settings.held_max).into_iter().map(|receipt| (receipt, settings.visibility)).collect();
+        if receipts.is_empty() {
+            continue;
+        }
+        let results = queue.set_visibility(&receipts).await;
+        let lost = receipts.iter().zip(&results).filter(|(_, result)| matches!(result, Err(QueueError::Lost(_))));
+        let lost: Vec<_> = lost.map(|((receipt, _), _)| receipt.clone()).collect();
+        if !lost.is_empty() {
+            debug!(messages = lost.len(), "no longer ours or settled meanwhile");
+            held.release(lost);
+        }
+    }
+}
+
+fn backoff() -> impl Iterator<Item = Duration> + Send {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(250))
+        .with_max_delay(Duration::from_secs(10))
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+/// What cannot be settled now comes again by itself: that is recovered, and said.
+fn report_failures(stage: &str, what: &str, results: Vec<Result<(), QueueError>>) {
+    for failure in results.into_iter().filter_map(Result::err) {
+        warn!(stage, what, reason = %failure, "a message could not be settled; it comes again");
+    }
+}

@@ -1,0 +1,525 @@
+//! The one function that decides what becomes of a delivery: acknowledged, retried, delayed, dead-lettered, forwarded.
+//!
+//! It never fails. Whatever calls it (a poller, a Lambda) only carries its verdicts out.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use jiff::Timestamp;
+use landfall_events::letter::{Letter, REDRIVE, TRACEPARENT};
+use landfall_events::report::{self, Waiting};
+use landfall_events::{Cause, Change, Envelope, Event, EventId, ObjectRef, Received, Refusal, Report, Unread, Unreadable, codes};
+use rand::Rng;
+use tracing::{Instrument, error, info, warn};
+
+use crate::queue::{DELAY_MAX, Delivery, Outgoing, Queue, QueueError};
+use crate::stage::{Class, Failure, Outcome, Refused, Stage, Wait, chain_of};
+use crate::telemetry::TraceParent;
+
+/// What becomes of a delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is settled; everything that follows from it was sent. Delete it.
+    Ack,
+    /// It shall be received again after this time.
+    Retry {
+        /// How long it stays invisible.
+        after: Duration,
+    },
+}
+
+/// The queues that a stage can send to.
+#[derive(Clone)]
+pub struct Outlets {
+    /// The stage's own queue.
+    pub own: Arc<dyn Queue>,
+    /// The next stage's queue; the last stage has none.
+    pub next: Option<Arc<dyn Queue>>,
+    /// Notify's queue, for reports.
+    pub notify: Arc<dyn Queue>,
+    /// The stage's dead-letter queue.
+    pub dead: Arc<dyn Queue>,
+}
+
+/// How patient a stage is.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// How often a failing delivery is received before it is re-sent with a delay instead.
+    /// Less than the queue's `maxReceiveCount`, which is the net for crashes.
+    pub receives_max: u32,
+    /// The shortest delay of a retry or a re-send; it doubles with each.
+    pub delay_min: Duration,
+    /// The longest delay.
+    pub delay_max: Duration,
+    /// How long an event waits for what has not landed.
+    pub wait_max: Duration,
+    /// How often an event is re-sent because of a passing failure before it is given up.
+    pub resends_max: u32,
+    /// The longest that a stage may take for one batch.
+    pub batch_time_max: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            receives_max: 3,
+            delay_min: Duration::from_secs(2),
+            delay_max: DELAY_MAX,
+            wait_max: Duration::from_secs(24 * 3600),
+            // With the longest delay between them, about two days.
+            resends_max: 200,
+            batch_time_max: Duration::from_secs(120),
+        }
+    }
+}
+
+/// Tells whose object it is; empty where no landing is configured for it.
+pub type ProviderOf = Arc<dyn Fn(&ObjectRef) -> String + Send + Sync>;
+
+/// Runs a stage over deliveries.
+pub struct Runner<S: Stage> {
+    stage: S,
+    outlets: Outlets,
+    policy: Policy,
+    provider_of: ProviderOf,
+    now: fn() -> Timestamp,
+}
+
+/// Which queue a message goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Outlet {
+    Next,
+    Notify,
+    Own,
+    // Last, so that a letter is written when everything else is safe.
+    Dead,
+}
+
+/// A message for a queue, on account of one delivery.
+struct Post {
+    delivery: usize,
+    outlet: Outlet,
+    message: Outgoing,
+}
+
+/// One event to handle, and the delivery that brought it.
+struct Work<E> {
+    delivery: usize,
+    received: Received<E>,
+    trace: TraceParent,
+}
+
+impl<S: Stage> Runner<S> {
+    /// Puts a stage between its queues.
+    pub fn new(stage: S, outlets: Outlets, policy: Policy, provider_of: ProviderOf) -> Self {
+        Self { stage, outlets, policy, provider_of, now: Timestamp::now }
+    }
+
+    /// Takes the time from elsewhere, for tests.
+    #[must_use]
+    pub fn with_clock(mut self, now: fn() -> Timestamp) -> Self {
+        self.now = now;
+        self
+    }
+
+    /// The stage that it runs.
+    pub fn stage(&self) -> &S {
+        &self.stage
+    }
+
+    /// The queue that it receives from.
+    pub fn queue(&self) -> &Arc<dyn Queue> {
+        &self.outlets.own
+    }
+
+    /// Decides about every delivery: runs the stage, sends what follows, and says what becomes of each.
+    pub async fn settle(&self, deliveries: &[Delivery]) -> Vec<Verdict> {
+        let mut verdicts = vec![Verdict::Ack; deliveries.len()];
+        let mut posts = Vec::new();
+        let mut works = Vec::new();
+        for (index, delivery) in deliveries.iter().enumerate() {
+            let trace = TraceParent::follow(delivery.attributes.get(TRACEPARENT).map(String::as_str));
+            let redrive = delivery.attributes.get(REDRIVE).and_then(|text| text.parse().ok()).unwrap_or(0);
+            for read in S::Input::read(&delivery.body, &*self.provider_of) {
+                match read {
+                    Ok(mut received) => {
+                        if redrive > received.envelope.redrive {
+                            received.envelope = received.envelope.redriven(redrive);
+                        }
+                        works.push(Work { delivery: index, received, trace: trace.child() });
+                    }
+                    Err(unread) => posts.extend(self.unreadable(index, delivery, &unread, redrive, &trace)),
+                }
+            }
+        }
+
+        let batch: Vec<_> = works.iter().map(|work| work.received.envelope.clone()).collect();
+        let results = self.guarded(&batch).await;
+        for (work, result) in works.iter().zip(results) {
+            let delivery = &deliveries[work.delivery];
+            let span = self.span(work, delivery);
+            let _entered = span.enter();
+            match self.decide(work, delivery, result) {
+                Ok(followed) => posts.extend(followed),
+                Err(after) => retry(&mut verdicts[work.delivery], after),
+            }
+        }
+
+        self.post(posts, deliveries, &mut verdicts).await;
+        verdicts
+    }
+
+    fn span(&self, work: &Work<S::Input>, delivery: &Delivery) -> tracing::Span {
+        let envelope = &work.received.envelope;
+        let cause = envelope.event.cause();
+        tracing::info_span!(
+            "delivery",
+            stage = S::NAME,
+            trace.id = work.trace.trace_id(),
+            event.id = %envelope.id,
+            event.kind = envelope.event.kind(),
+            object.bucket = cause.object.bucket,
+            object.key = cause.object.key,
+            object.member = cause.member,
+            delivery.id = delivery.id,
+            delivery.attempt = delivery.receives,
+        )
+    }
+
+    /// Runs the stage with a limit on its time. A panic in a batch is narrowed down to the event that causes it.
+    async fn guarded(&self, batch: &[Envelope<S::Input>]) -> Vec<Result<Outcome<S>, Unfinished<S::Error>>> {
+        if batch.is_empty() {
+            return Vec::new();
+        }
+        match self.attempt(batch).await {
+            Ok(results) => results,
+            Err(Halt::Panic(_)) if batch.len() > 1 => {
+                let mut results = Vec::with_capacity(batch.len());
+                for envelope in batch {
+                    match self.attempt(std::slice::from_ref(envelope)).await {
+                        Ok(mut one) => results.append(&mut one),
+                        Err(halt) => results.push(Err(Unfinished::Halted(halt.to_string()))),
+                    }
+                }
+                results
+            }
+            Err(halt) => batch.iter().map(|_| Err(Unfinished::Halted(halt.to_string()))).collect(),
+        }
+    }
+
+    async fn attempt(&self, batch: &[Envelope<S::Input>]) -> Result<Vec<Result<Outcome<S>, Unfinished<S::Error>>>, Halt> {
+        let span = tracing::info_span!("batch", stage = S::NAME, batch.size = batch.len());
+        let handled = AssertUnwindSafe(self.stage.handle(batch, (self.now)()).instrument(span)).catch_unwind();
+        let results = match tokio::time::timeout(self.policy.batch_time_max, handled).await {
+            Ok(Ok(results)) => results,
+            Ok(Err(panic)) => return Err(Halt::Panic(panic_text(&*panic))),
+            Err(_) => return Err(Halt::TimeOver),
+        };
+        assert_eq!(results.len(), batch.len(), "a stage gives one outcome for each event");
+        Ok(results.into_iter().map(|result| result.map_err(Unfinished::Failed)).collect())
+    }
+
+    /// Says what follows from one outcome, or after what time to try again.
+    fn decide(
+        &self,
+        work: &Work<S::Input>,
+        delivery: &Delivery,
+        result: Result<Outcome<S>, Unfinished<S::Error>>,
+    ) -> Result<Vec<Post>, Duration> {
+        match result {
+            Ok(Outcome::Done(done)) => {
+                info!(
+                    next = done.next.len(),
+                    again = done.again.len(),
+                    reports = done.reports.len(),
+                    refused = done.refused.len(),
+                    "settled"
+                );
+                let mut posts = Vec::new();
+                posts.extend(done.next.iter().map(|next| post(work, Outlet::Next, next)));
+                posts.extend(done.reports.iter().map(|report| post(work, Outlet::Notify, report)));
+                posts.extend(done.again.iter().map(|again| post(work, Outlet::Own, again)));
+                for refused in done.refused {
+                    posts.extend(self.refuse(work, delivery, refused));
+                }
+                Ok(posts)
+            }
+            Ok(Outcome::Wait(wait)) => Ok(self.wait(work, delivery, wait)),
+            Err(Unfinished::Failed(failure)) => match failure.class() {
+                Class::Permanent => {
+                    let refusal = failure.refusal();
+                    info!(code = %refusal.code, class = "permanent", reason = chain_of(&failure), "refused");
+                    Ok(self.refuse(work, delivery, Refused { member: None, refusal }))
+                }
+                Class::Transient => self.retry_or_resend(work, delivery, &chain_of(&failure)),
+            },
+            // Code that halts is retried by receive only: the net for crash loops is the queue's own.
+            Err(Unfinished::Halted(why)) => {
+                error!(class = "halted", reason = why, "the stage did not finish; the delivery comes again");
+                Err(self.backoff(delivery.receives))
+            }
+        }
+    }
+
+    fn retry_or_resend(&self, work: &Work<S::Input>, delivery: &Delivery, why: &str) -> Result<Vec<Post>, Duration> {
+        let envelope = &work.received.envelope;
+        if delivery.receives < self.policy.receives_max {
+            let after = self.backoff(delivery.receives);
+            warn!(class = "transient", reason = why, after_ms = after.as_millis() as u64, "tried again later");
+            return Err(after);
+        }
+        if envelope.attempt >= self.policy.resends_max {
+            let refusal = Refusal::new(codes::GAVE_UP, format!("gave up after {} tries: {why}", envelope.attempt));
+            error!(code = %refusal.code, reason = why, "gave up");
+            return Ok(self.refuse(work, delivery, Refused { member: None, refusal }));
+        }
+        let delay = self.delay(envelope.attempt);
+        // Time spent in an outage does not count against what the event waits for.
+        let deadline = envelope.deadline.map(|deadline| later(deadline, delay));
+        warn!(class = "transient", reason = why, delay_s = delay.as_secs(), "re-sent with a delay");
+        Ok(vec![resend(work, deadline, delay)])
+    }
+
+    fn wait(&self, work: &Work<S::Input>, delivery: &Delivery, wait: Wait) -> Vec<Post> {
+        let envelope = &work.received.envelope;
+        let now = (self.now)();
+        let deadline = envelope.deadline.unwrap_or_else(|| later(now, self.policy.wait_max));
+        if now >= deadline {
+            info!(code = %wait.refusal.code, "waited in vain");
+            return self.refuse(work, delivery, Refused { member: None, refusal: wait.refusal });
+        }
+        let delay = self.delay(envelope.attempt);
+        info!(waits_for = ?wait.waits_for, delay_s = delay.as_secs(), until = %deadline, "waits");
+        let waiting = Waiting {
+            cause: envelope.event.cause().clone(),
+            stage: S::NAME.to_owned(),
+            waits_for: wait.waits_for,
+            until: deadline,
+            collection: wait.refusal.collection,
+            item: wait.refusal.item,
+        };
+        let report = envelope.followed_by(Report::from(waiting));
+        vec![post(work, Outlet::Notify, &report), resend(work, Some(deadline), delay)]
+    }
+
+    /// Writes a dead letter and tells notify.
+    fn refuse(&self, work: &Work<S::Input>, delivery: &Delivery, refused: Refused<S::Input>) -> Vec<Post> {
+        let whole = &work.received.envelope;
+        let (envelope, body) = match &refused.member {
+            Some(member) => (member, member.to_json()),
+            // A re-sent event starts afresh when it is redriven.
+            None if whole.attempt > 0 => (whole, whole.clone().redriven(whole.redrive).to_json()),
+            None => (whole, work.received.body.clone()),
+        };
+        info!(code = %refused.refusal.code, reason = refused.refusal.reason, "refused");
+        let cause = envelope.event.cause();
+        let report = envelope.followed_by(Report::from(report::Refused {
+            cause: cause.clone(),
+            stage: S::NAME.to_owned(),
+            refusal: refused.refusal.clone(),
+        }));
+        let letter = Letter {
+            stage: S::NAME.to_owned(),
+            code: refused.refusal.code,
+            reason: refused.refusal.reason,
+            event: Some(report.id.clone()),
+            object: Some(object_of(cause)),
+            provider: envelope.provider.clone(),
+            attempts: whole.attempt + delivery.receives,
+            time: Some((self.now)()),
+            redrive: envelope.redrive,
+            traceparent: Some(work.trace.to_string()),
+        };
+        let mut posts = vec![self.letter(work.delivery, body, &letter)];
+        // A report that notify itself refuses is not announced by a report again: that would go in circles.
+        if envelope.event.kind() != REFUSED_KIND {
+            posts.push(post(work, Outlet::Notify, &report));
+        }
+        posts
+    }
+
+    fn unreadable(&self, index: usize, delivery: &Delivery, unread: &Unread, redrive: u32, trace: &TraceParent) -> Vec<Post> {
+        let reason = chain_of(&unread.why);
+        let code = match &unread.why {
+            Unreadable::Json { .. } | Unreadable::Kind { .. } => codes::DELIVERY_UNREADABLE,
+            Unreadable::Notification { why } if why.contains("version") => codes::DELIVERY_VERSION,
+            Unreadable::Notification { .. } => codes::DELIVERY_UNREADABLE,
+        };
+        error!(stage = S::NAME, delivery.id = delivery.id, %code, reason, "an unreadable message");
+        let event = EventId::of_bytes(&unread.body, S::NAME, redrive);
+        // What cannot be read names no object that landed: it is announced under its queue and its bytes' hash.
+        let cause = Cause {
+            object: ObjectRef::new(format!("{}-queue", S::NAME), event.to_string()),
+            change: Change::Created,
+            version_id: None,
+            etag: None,
+            size: Some(unread.body.len() as u64),
+            sequencer: None,
+            event_time: Timestamp::UNIX_EPOCH,
+            member: None,
+        };
+        let refusal = Refusal::new(code.clone(), reason.clone());
+        let report = report::Refused { cause, stage: S::NAME.to_owned(), refusal };
+        let report = Envelope::new(Report::from(report), "", redrive);
+        let letter = Letter {
+            stage: S::NAME.to_owned(),
+            code,
+            reason,
+            event: Some(report.id.clone()),
+            object: None,
+            provider: String::new(),
+            attempts: delivery.receives,
+            time: Some((self.now)()),
+            redrive,
+            traceparent: Some(trace.to_string()),
+        };
+        let message = Outgoing {
+            body: report.to_json(),
+            attributes: [(TRACEPARENT.to_owned(), trace.child().to_string())].into(),
+            group: group("", S::NAME),
+            delay: Duration::ZERO,
+        };
+        vec![Post { delivery: index, outlet: Outlet::Notify, message }, self.letter(index, unread.body.clone(), &letter)]
+    }
+
+    fn letter(&self, delivery: usize, body: String, letter: &Letter) -> Post {
+        let message = Outgoing {
+            body,
+            attributes: letter.attributes(),
+            group: group(&letter.provider, S::NAME),
+            delay: Duration::ZERO,
+        };
+        Post { delivery, outlet: Outlet::Dead, message }
+    }
+
+    /// Sends what follows. What a queue does not take now makes its delivery come again.
+    async fn post(&self, mut posts: Vec<Post>, deliveries: &[Delivery], verdicts: &mut [Verdict]) {
+        posts.sort_by_key(|post| post.outlet);
+        for outlet in [Outlet::Next, Outlet::Notify, Outlet::Own, Outlet::Dead] {
+            // A delivery that comes again writes its letter then.
+            let retried = |post: &Post| verdicts[post.delivery] != Verdict::Ack;
+            let mine: Vec<_> = posts.iter().filter(|post| post.outlet == outlet && !(outlet == Outlet::Dead && retried(post))).collect();
+            if mine.is_empty() {
+                continue;
+            }
+            let queue = match outlet {
+                Outlet::Next => self.outlets.next.as_ref().expect("the last stage's output has no values"),
+                Outlet::Notify => &self.outlets.notify,
+                Outlet::Own => &self.outlets.own,
+                Outlet::Dead => &self.outlets.dead,
+            };
+            let sent = queue.send(mine.iter().map(|post| post.message.clone()).collect()).await;
+            for (post, result) in mine.iter().zip(sent) {
+                let Err(failure) = result else { continue };
+                let delivery = &deliveries[post.delivery];
+                warn!(stage = S::NAME, delivery.id = delivery.id, ?outlet, reason = %failure, "could not be sent on");
+                let kept = matches!(failure, QueueError::Refused(_))
+                    && outlet != Outlet::Dead
+                    && self.dead_letter_unsendable(delivery, &failure).await;
+                if !kept {
+                    retry(&mut verdicts[post.delivery], self.backoff(delivery.receives));
+                }
+            }
+        }
+    }
+
+    /// Keeps a delivery whose consequence no queue takes, whole, as a dead letter; says whether that worked.
+    async fn dead_letter_unsendable(&self, delivery: &Delivery, failure: &QueueError) -> bool {
+        let letter = Letter {
+            stage: S::NAME.to_owned(),
+            code: codes::DELIVERY_UNSENDABLE,
+            reason: failure.to_string(),
+            event: None,
+            object: None,
+            provider: String::new(),
+            attempts: delivery.receives,
+            time: Some((self.now)()),
+            redrive: 0,
+            traceparent: delivery.attributes.get(TRACEPARENT).cloned(),
+        };
+        let post = self.letter(0, delivery.body.clone(), &letter);
+        matches!(self.outlets.dead.send(vec![post.message]).await.pop(), Some(Ok(())))
+    }
+
+    /// Full jitter: anything up to the doubling limit, so that what failed together does not come back together.
+    /// <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>
+    fn backoff(&self, tries: u32) -> Duration {
+        let top = self.delay(tries.saturating_sub(1));
+        rand::rng().random_range(Duration::ZERO..=top).max(Duration::from_millis(500).min(top))
+    }
+
+    fn delay(&self, attempt: u32) -> Duration {
+        self.policy.delay_min.saturating_mul(1 << attempt.min(16)).min(self.policy.delay_max)
+    }
+}
+
+/// The type of the report of a refusal.
+const REFUSED_KIND: &str = "landfall.object.refused.v1";
+
+/// Why a stage gave no outcome.
+enum Unfinished<E> {
+    Failed(E),
+    Halted(String),
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Halt {
+    #[error("the stage panicked: {0}")]
+    Panic(String),
+    #[error("the stage took longer than its batch may take")]
+    TimeOver,
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
+}
+
+fn retry(verdict: &mut Verdict, after: Duration) {
+    let after = match verdict {
+        Verdict::Ack => after,
+        Verdict::Retry { after: before } => after.min(*before),
+    };
+    *verdict = Verdict::Retry { after };
+}
+
+fn post<I: Event, E: Event>(work: &Work<I>, outlet: Outlet, envelope: &Envelope<E>) -> Post {
+    let message = Outgoing {
+        body: envelope.to_json(),
+        attributes: BTreeMap::from([(TRACEPARENT.to_owned(), work.trace.child().to_string())]),
+        group: group(&envelope.provider, &envelope.event.cause().object.bucket),
+        delay: Duration::ZERO,
+    };
+    Post { delivery: work.delivery, outlet, message }
+}
+
+fn resend<I: Event>(work: &Work<I>, deadline: Option<Timestamp>, delay: Duration) -> Post {
+    let envelope = &work.received.envelope;
+    let again = Envelope { attempt: envelope.attempt + 1, deadline, ..envelope.clone() };
+    let mut post = post(work, Outlet::Own, &again);
+    post.message.delay = delay.min(DELAY_MAX);
+    post
+}
+
+/// A message group id: up to 128 printable ASCII characters.
+/// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html>
+fn group(provider: &str, otherwise: &str) -> String {
+    let name = if provider.is_empty() { otherwise } else { provider };
+    let safe: String = name.chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).take(128).collect();
+    if safe.is_empty() { "_".into() } else { safe }
+}
+
+fn object_of(cause: &Cause) -> String {
+    match cause.member {
+        Some(member) => format!("{}#{member}", cause.object),
+        None => cause.object.to_string(),
+    }
+}
+
+fn later(time: Timestamp, by: Duration) -> Timestamp {
+    let by = jiff::SignedDuration::try_from(by).unwrap_or(jiff::SignedDuration::MAX);
+    time.checked_add(by).unwrap_or(Timestamp::MAX)
+}

@@ -1,0 +1,155 @@
+//! What every worker's `main` does: read the environment, open the ports, and poll or serve.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use landfall_events::ObjectRef;
+use tracing::info;
+
+use crate::aws::{self, S3Objects, SnsTopics, SqsQueue};
+use crate::catalogue::{Catalogue, PostgresCatalogue};
+use crate::config::{Config, Environment, Landings};
+use crate::documents::{DOCUMENT_BYTES_MAX, Documents};
+use crate::objects::Objects;
+use crate::poller::{self, Settings};
+use crate::queue::Queue;
+use crate::runner::{Outlets, Runner};
+use crate::stage::Stage;
+use crate::topic::Topics;
+use crate::{lambda, telemetry};
+
+/// Everything outside that a stage can be built on.
+pub struct Surroundings {
+    /// Buckets.
+    pub objects: Arc<dyn Objects>,
+    /// Documents by value or by reference.
+    pub documents: Documents,
+    /// Who lands where.
+    pub landings: Landings,
+    /// The configuration.
+    pub config: Config,
+    /// The bucket for what does not fit a message.
+    pub work_bucket: String,
+    /// The buckets that documents may not name as foreign: landing and work.
+    pub landing_bucket: String,
+    sdk: aws_config::SdkConfig,
+}
+
+impl Surroundings {
+    /// The catalogue that `LANDFALL_DATABASE_URL` names.
+    ///
+    /// # Errors
+    /// Where the variable is missing or cannot be understood.
+    pub fn catalogue(&self) -> anyhow::Result<Arc<dyn Catalogue>> {
+        let mut environment = Environment::default();
+        let url = environment.required("LANDFALL_DATABASE_URL");
+        let connections = environment.or("LANDFALL_DATABASE_CONNECTIONS", 4);
+        environment.finish()?;
+        Ok(Arc::new(PostgresCatalogue::new(&url, connections)?))
+    }
+
+    /// The topics that `LANDFALL_TOPIC_COMPLETED` and `LANDFALL_TOPIC_REJECTED` name.
+    ///
+    /// # Errors
+    /// Where a variable is missing.
+    pub fn topics(&self) -> anyhow::Result<Arc<dyn Topics>> {
+        let mut environment = Environment::default();
+        let (completed, rejected) =
+            (environment.required("LANDFALL_TOPIC_COMPLETED"), environment.required("LANDFALL_TOPIC_REJECTED"));
+        environment.finish()?;
+        Ok(Arc::new(SnsTopics::new(aws_sdk_sns::Client::new(&self.sdk), completed, rejected)))
+    }
+}
+
+/// Runs a worker to its end: as a Lambda where the runtime's interface is there, else as a poller.
+///
+/// # Errors
+/// Where the environment, the configuration or the first look at a dependency is wrong.
+pub async fn run<S: Stage>(
+    settings: Settings,
+    build: impl AsyncFnOnce(&Surroundings) -> anyhow::Result<S>,
+) -> anyhow::Result<()> {
+    telemetry::start();
+    let sdk = aws::sdk_config().await;
+    let mut environment = Environment::default();
+    let own = environment.required("LANDFALL_QUEUE");
+    let next = environment.or("LANDFALL_QUEUE_NEXT", String::new());
+    let notify = environment.required("LANDFALL_QUEUE_NOTIFY");
+    let dead = environment.required("LANDFALL_QUEUE_DEAD");
+    let landing_bucket = environment.required("LANDFALL_LANDING_BUCKET");
+    let work_bucket = environment.required("LANDFALL_WORK_BUCKET");
+    let config = environment.or("LANDFALL_CONFIG", String::new());
+    let settings = from_environment(settings, &mut environment);
+    environment.finish()?;
+
+    let objects: Arc<dyn Objects> = Arc::new(S3Objects::new(aws::s3(&sdk)));
+    let config = read_config(&*objects, &config).await?;
+    let landings = Landings::new(&config, &landing_bucket)?;
+    let documents = Documents::new(objects.clone(), &work_bucket);
+    let surroundings =
+        Surroundings { objects, documents, landings: landings.clone(), config, work_bucket, landing_bucket, sdk };
+    let stage = build(&surroundings).await?;
+
+    let client = aws_sdk_sqs::Client::new(&surroundings.sdk);
+    let queue = |url: &str| -> Arc<dyn Queue> { Arc::new(SqsQueue::new(client.clone(), url)) };
+    let outlets = Outlets {
+        own: queue(&own),
+        next: (!next.is_empty()).then(|| queue(&next)),
+        notify: queue(&notify),
+        dead: queue(&dead),
+    };
+    let policy = surroundings.config.policy();
+    let runner = Arc::new(Runner::new(stage, outlets, policy, landings.provider_of()));
+    if std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_some() {
+        lambda::serve(runner).await.map_err(|error| anyhow::anyhow!("the Lambda runtime's interface failed: {error}"))?;
+    } else {
+        poller::poll(runner, settings, terminated()).await;
+        info!(stage = S::NAME, "stopped");
+    }
+    Ok(())
+}
+
+fn from_environment(settings: Settings, environment: &mut Environment) -> Settings {
+    let visibility = environment.or("LANDFALL_VISIBILITY_S", settings.visibility.as_secs());
+    Settings {
+        in_flight_max: environment.or("LANDFALL_IN_FLIGHT_MAX", settings.in_flight_max).max(1),
+        batch_max: environment.or("LANDFALL_BATCH_MAX", settings.batch_max).max(1),
+        visibility: Duration::from_secs(visibility.max(2)),
+        ..settings
+    }
+}
+
+/// Reads the configuration from a file or `s3://bucket/key`; empty where none is named.
+async fn read_config(objects: &dyn Objects, place: &str) -> anyhow::Result<Config> {
+    if place.is_empty() {
+        return Ok(Config::default());
+    }
+    let text = match ObjectRef::parse(place) {
+        Some(object) => {
+            let (body, _) = objects.get(&object, None, DOCUMENT_BYTES_MAX).await?;
+            String::from_utf8(body.to_vec()).with_context(|| format!("{place} is not UTF-8"))?
+        }
+        None => std::fs::read_to_string(place).with_context(|| format!("could not read {place}"))?,
+    };
+    Config::parse(&text).with_context(|| format!("in {place}"))
+}
+
+async fn terminated() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    // A second signal ends the process at once.
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        std::process::exit(130);
+    });
+}
