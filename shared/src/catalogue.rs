@@ -246,10 +246,21 @@ pub enum Applied {
         /// To whom.
         by: String,
     },
-    /// The object's items are gone from the catalogue: (collection, id).
-    Removed(Vec<(String, String)>),
+    /// The object's items are gone from the catalogue.
+    Removed(Vec<Gone>),
     /// It needs nothing done, by this rule.
     Ignored(&'static str),
+}
+
+/// An item that went with its object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gone {
+    /// Its collection.
+    pub collection: String,
+    /// Its id.
+    pub item: String,
+    /// The member of the object that it had been.
+    pub member: Option<u32>,
 }
 
 /// Whether a report still tells the newest that is known.

@@ -8,7 +8,7 @@ use landfall_events::report::Effect;
 use landfall_events::routed::{CollectionRouted, ItemRouted, ObjectRemoved};
 use landfall_events::{Cause, Change, Envelope, EventId, ObjectRef, Position, Report, Routed};
 
-use super::{Applied, Load, Row, Standing, State, Subject};
+use super::{Applied, Gone, Load, Row, Standing, State, Subject};
 
 /// The collections that a plan may ask about: id → owner, `None` where nobody owns it yet.
 pub type Collections = HashMap<String, Option<String>>;
@@ -225,14 +225,14 @@ fn removal(view: &mut View, envelope: &Envelope<Routed>, removed: &ObjectRemoved
                 if !elsewhere {
                     dead.effect = Some(Effect::Deleted);
                     view.items.remove(&key);
-                    view.item_writes.insert(key.clone(), None);
-                    gone.push(key);
+                    gone.push(Gone { collection: key.0.clone(), item: key.1.clone(), member: row.cause.member });
+                    view.item_writes.insert(key, None);
                 }
                 view.write(dead);
             }
             // The same removal again: what it deleted then is said again.
             (Subject::Item { collection, item }, State::Removed) if again && row.effect.is_some() => {
-                gone.push((collection.clone(), item.clone()));
+                gone.push(Gone { collection: collection.clone(), item: item.clone(), member: row.cause.member });
             }
             (Subject::Item { .. }, State::Parked | State::Ready) => {
                 let mut dead = tombstone(row.subject.clone(), row.event.clone());
@@ -442,7 +442,7 @@ mod tests {
     #[test]
     fn a_late_create_never_resurrects_a_delete() {
         let mut view = with_collection();
-        let gone = Applied::Removed(vec![("c".into(), "i".into())]);
+        let gone = Applied::Removed(vec![Gone { collection: "c".into(), item: "i".into(), member: None }]);
         let delete = removed(cause("k", "5", 5));
         check(&mut view, &[item("i", cause("k", "1", 1)), delete.clone()], &[CREATED, gone.clone()]);
         assert_eq!(view.item_writes.get(&("c".into(), "i".into())), Some(&None));
