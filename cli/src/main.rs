@@ -1,2 +1,122 @@
-//! Placeholder.
-fn main() {}
+//! The `landfall` command.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use landfall::deployment::Place;
+use landfall::local::supervisor::{self, Options};
+use landfall::output::{self, End, Format, SetUp};
+use landfall::{dlq, notices, put, status};
+use landfall_events::codes;
+
+/// Landfall: from dropped files to a searchable, announced archive.
+///
+/// Exit codes: 0 all good, 1 the work found problems, 2 wrong usage or set-up.
+#[derive(Debug, Parser)]
+#[command(version, after_help = "Example:\n  landfall up --detach && landfall put dataset/ && landfall status --wait")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// The form of the output
+    #[arg(long, global = true, value_enum, default_value_t)]
+    format: Format,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Starts a whole Landfall on this machine
+    #[command(after_help = "Example:\n  landfall up --detach\n  landfall down")]
+    Up {
+        /// Return when it is ready, and leave it running
+        #[arg(long, short)]
+        detach: bool,
+        /// A configuration file in place of the one in the work bucket
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Run the stages as functions in ministack, under the template's roles, on a fresh state folder
+        #[arg(long)]
+        lambda: bool,
+    },
+    /// Stops it; its data stays
+    #[command(after_help = "Example:\n  landfall down")]
+    Down,
+    /// Puts files or folders into the landing bucket
+    #[command(after_help = "Example:\n  landfall put dataset/ --provider sbn --prefix C1")]
+    Put(put::Put),
+    /// Says where each landed object is and what is wrong with it
+    #[command(after_help = "Example:\n  landfall status sbn/C1/ --wait\n  landfall status --since 10m --format json")]
+    Status(status::Status),
+    /// Lists, shows and redrives dead letters
+    #[command(subcommand, after_help = "Example:\n  landfall dlq ls")]
+    Dlq(dlq::Dlq),
+    /// Prints the notices that subscribers receive
+    #[command(after_help = "Example:\n  landfall notices --follow")]
+    Notices(notices::Notices),
+    /// Explains a code, or lists all
+    #[command(after_help = "Example:\n  landfall explain route.unmapped")]
+    Explain {
+        /// The code
+        code: Option<String>,
+    },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = run(&cli).await;
+    match result {
+        Ok(End::Good) => ExitCode::SUCCESS,
+        Ok(End::Problems) => ExitCode::from(1),
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("landfall: {error:#}");
+            ExitCode::from(if error.downcast_ref::<SetUp>().is_some() { 2 } else { 1 })
+        }
+    }
+}
+
+async fn run(cli: &Cli) -> anyhow::Result<End> {
+    let (place, format) = (&cli.place, cli.format);
+    match &cli.command {
+        Command::Up { detach, config, lambda } => {
+            let options = Options { config: config.clone(), lambda: *lambda };
+            if *detach {
+                supervisor::up_detached(&place.state, &options, format).await
+            } else {
+                supervisor::up(&place.state, &options, format).await
+            }
+        }
+        Command::Down => supervisor::down(&place.state, format).await,
+        Command::Put(put) => put::run(put, place, format).await,
+        Command::Status(status) => status::run(status, place, format).await,
+        Command::Dlq(dlq) => dlq::run(dlq, place, format).await,
+        Command::Notices(notices) => notices::run(notices, place, format).await,
+        Command::Explain { code } => explain(code.as_deref(), format),
+    }
+}
+
+fn explain(code: Option<&str>, format: Format) -> anyhow::Result<End> {
+    let known: Vec<_> = match code {
+        Some(code) => codes::explain(code).into_iter().collect(),
+        None => codes::all().collect(),
+    };
+    if known.is_empty() {
+        anyhow::bail!(SetUp(format!("there is no code {:?}; `landfall explain` lists all", code.unwrap_or_default())));
+    }
+    for one in known {
+        match format {
+            Format::Json => output::json(&one)?,
+            Format::Human => output::line(&format!("{}\n  {}\n  {}\n", one.code, one.cause, one.hint))?,
+        }
+    }
+    Ok(End::Good)
+}
+
+/// `landfall status | head` is no failure.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let broken = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
+    error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).any(broken)
+}

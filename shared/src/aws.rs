@@ -10,13 +10,19 @@ pub use queue::SqsQueue;
 pub use topics::SnsTopics;
 
 use aws_config::{BehaviorVersion, SdkConfig};
+use aws_sdk_s3::config::SharedHttpClient;
 use aws_smithy_http_client::tls;
 
 /// Loads credentials, region and endpoint the way every AWS tool does, over the one TLS stack that is linked.
 pub async fn sdk_config() -> SdkConfig {
+    aws_config::defaults(BehaviorVersion::latest()).http_client(http_client()).load().await
+}
+
+/// The HTTP client of every SDK client: rustls over ring.
+#[must_use]
+pub fn http_client() -> SharedHttpClient {
     let provider = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
-    let http = aws_smithy_http_client::Builder::new().tls_provider(provider).build_https();
-    aws_config::defaults(BehaviorVersion::latest()).http_client(http).load().await
+    aws_smithy_http_client::Builder::new().tls_provider(provider).build_https()
 }
 
 /// An S3 client. Path-style addressing is used with an endpoint of one's own, which seldom has wildcard names.

@@ -9,7 +9,7 @@ mod postgres;
 
 pub(crate) use plan::record;
 pub use plan::{Collections, View, plan};
-pub use postgres::{PostgresCatalogue, migrate};
+pub use postgres::{LedgerRow, PostgresCatalogue, RowFilter, migrate};
 
 use std::fmt;
 

@@ -1,0 +1,173 @@
+//! A deployment: where its buckets, queues, topics and database are, and clients for them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use landfall_shared::aws::{self, SqsQueue};
+use landfall_shared::catalogue::PostgresCatalogue;
+use landfall_shared::queue::Queue;
+use serde::{Deserialize, Serialize};
+
+use crate::output::SetUp;
+
+/// What a command needs to know of a deployment; `landfall up` writes it, a stack's outputs give it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Deployment {
+    /// The endpoint of a local AWS; AWS itself where there is none.
+    pub endpoint: Option<String>,
+    /// The catalogue.
+    pub database_url: Option<String>,
+    /// The stack's outputs: `LandingBucket`, `ValidateQueue` and so on.
+    pub outputs: BTreeMap<String, String>,
+}
+
+/// Where commands look for a deployment.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Place {
+    /// The folder with the state of a local deployment
+    #[arg(long, global = true, env = "LANDFALL_STATE", default_value = ".landfall", value_name = "DIR")]
+    pub state: PathBuf,
+    /// A CloudFormation stack on AWS instead of the local deployment; the database is LANDFALL_DATABASE_URL's
+    #[arg(long, global = true, env = "LANDFALL_STACK", value_name = "NAME")]
+    pub stack: Option<String>,
+}
+
+/// A deployment with its clients.
+pub struct Connected {
+    /// What is known of it.
+    pub deployment: Deployment,
+    /// The SDK's configuration for it.
+    pub sdk: SdkConfig,
+}
+
+/// The credentials of a local deployment: it knows no others.
+pub const LOCAL_CREDENTIAL: &str = "landfall";
+/// The region of a local deployment.
+pub const LOCAL_REGION: &str = "us-east-1";
+
+impl Place {
+    /// Finds the deployment and prepares clients.
+    ///
+    /// # Errors
+    /// [`SetUp`] where there is none.
+    pub async fn connect(&self) -> anyhow::Result<Connected> {
+        if let Some(stack) = &self.stack {
+            let sdk = aws::sdk_config().await;
+            let outputs = outputs(&sdk, stack).await.with_context(|| format!("could not read the stack {stack}"))?;
+            let database_url = std::env::var("LANDFALL_DATABASE_URL").ok();
+            return Ok(Connected { deployment: Deployment { endpoint: None, database_url, outputs }, sdk });
+        }
+        let deployment = Deployment::read(&self.state)?;
+        let sdk = local_sdk(deployment.endpoint.as_deref().unwrap_or_default()).await;
+        Ok(Connected { deployment, sdk })
+    }
+}
+
+/// The SDK's configuration for a local endpoint.
+pub async fn local_sdk(endpoint: &str) -> SdkConfig {
+    let key = aws_credential_types::Credentials::new(LOCAL_CREDENTIAL, LOCAL_CREDENTIAL, None, None, "local");
+    aws_config::defaults(BehaviorVersion::latest())
+        .http_client(aws::http_client())
+        .endpoint_url(endpoint)
+        .region(Region::new(LOCAL_REGION))
+        .credentials_provider(key)
+        .load()
+        .await
+}
+
+/// Reads a stack's outputs.
+///
+/// # Errors
+/// Where there is no such stack or it cannot be asked.
+pub async fn outputs(sdk: &SdkConfig, stack: &str) -> anyhow::Result<BTreeMap<String, String>> {
+    let client = aws_sdk_cloudformation::Client::new(sdk);
+    let answer = client.describe_stacks().stack_name(stack).send().await?;
+    let stack = answer.stacks().first().context("there is no such stack")?;
+    let pair = |output: &aws_sdk_cloudformation::types::Output| {
+        Some((output.output_key()?.to_owned(), output.output_value()?.to_owned()))
+    };
+    Ok(stack.outputs().iter().filter_map(pair).collect())
+}
+
+impl Deployment {
+    const FILE: &'static str = "deployment.json";
+
+    /// Reads what `landfall up` wrote.
+    ///
+    /// # Errors
+    /// [`SetUp`] where there is nothing.
+    pub fn read(state: &Path) -> anyhow::Result<Self> {
+        let file = state.join(Self::FILE);
+        let text = std::fs::read_to_string(&file).map_err(|_| {
+            SetUp(format!("no local deployment in {}: start one with `landfall up`, or name a --stack", state.display()))
+        })?;
+        serde_json::from_str(&text).with_context(|| format!("{} is not readable", file.display()))
+    }
+
+    /// Writes it, readable for its owner only: it holds the database's password.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn write(&self, state: &Path) -> anyhow::Result<()> {
+        crate::local::write_private(&state.join(Self::FILE), &serde_json::to_string_pretty(self)?)
+    }
+
+    /// One of the stack's outputs.
+    ///
+    /// # Errors
+    /// [`SetUp`] where the stack has none of this name.
+    pub fn output(&self, name: &str) -> anyhow::Result<&str> {
+        let value = self.outputs.get(name).map(String::as_str);
+        Ok(value.ok_or_else(|| SetUp(format!("the deployment has no output {name}: is it a Landfall stack?")))?)
+    }
+
+    /// The URL of a stage's queue.
+    ///
+    /// # Errors
+    /// [`SetUp`].
+    pub fn queue_url(&self, stage: &str) -> anyhow::Result<&str> {
+        self.output(&format!("{}Queue", capitalised(stage)))
+    }
+
+    /// The URL of a stage's dead-letter queue.
+    ///
+    /// # Errors
+    /// [`SetUp`].
+    pub fn dead_queue_url(&self, stage: &str) -> anyhow::Result<&str> {
+        self.output(&format!("{}DeadQueue", capitalised(stage)))
+    }
+}
+
+impl Connected {
+    /// An S3 client.
+    #[must_use]
+    pub fn s3(&self) -> aws_sdk_s3::Client {
+        aws::s3(&self.sdk)
+    }
+
+    /// A queue by its URL.
+    #[must_use]
+    pub fn queue(&self, url: &str) -> Arc<dyn Queue> {
+        Arc::new(SqsQueue::new(aws_sdk_sqs::Client::new(&self.sdk), url))
+    }
+
+    /// The catalogue.
+    ///
+    /// # Errors
+    /// [`SetUp`] where no database is known.
+    pub fn catalogue(&self) -> anyhow::Result<PostgresCatalogue> {
+        let url = self.deployment.database_url.as_deref();
+        let url = url.ok_or_else(|| SetUp("no database is known: set LANDFALL_DATABASE_URL".into()))?;
+        Ok(PostgresCatalogue::new(url, 2)?)
+    }
+}
+
+/// `validate` → `Validate`, as the template names things.
+#[must_use]
+pub fn capitalised(stage: &str) -> String {
+    let mut letters = stage.chars();
+    letters.next().map(|first| first.to_ascii_uppercase().to_string() + letters.as_str()).unwrap_or_default()
+}
