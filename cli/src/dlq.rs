@@ -140,7 +140,7 @@ async fn ls(select: &Select, connected: &Connected, format: Format) -> anyhow::R
                     output::visible(group.reason.as_deref().unwrap_or("-")),
                 ]);
             }
-            output::line(&table.to_string())?;
+            output::line(&table.trim_fmt())?;
         }
     }
     let open = groups.iter().any(|group| group.letters > group.superseded);

@@ -5,6 +5,7 @@
 pub mod deployment;
 pub mod dlq;
 pub mod local;
+pub mod map;
 pub mod notices;
 pub mod output;
 pub mod put;

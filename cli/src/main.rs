@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use landfall::deployment::Place;
 use landfall::local::supervisor::{self, Options};
 use landfall::output::{self, End, Format, SetUp};
-use landfall::{dlq, notices, put, status};
+use landfall::{dlq, map, notices, put, status};
 use landfall_events::codes;
 
 /// Landfall: from dropped files to a searchable, announced archive.
@@ -55,6 +55,9 @@ enum Command {
     /// Prints the notices that subscribers receive
     #[command(after_help = "Example:\n  landfall notices --follow")]
     Notices(notices::Notices),
+    /// Puts a bucket map in force
+    #[command(subcommand, after_help = "Example:\n  landfall map set bucket-map.yaml")]
+    Map(map::Map),
     /// Explains a code, or lists all
     #[command(after_help = "Example:\n  landfall explain route.unmapped")]
     Explain {
@@ -94,6 +97,7 @@ async fn run(cli: &Cli) -> anyhow::Result<End> {
         Command::Status(status) => status::run(status, place, format).await,
         Command::Dlq(dlq) => dlq::run(dlq, place, format).await,
         Command::Notices(notices) => notices::run(notices, place, format).await,
+        Command::Map(map) => map::run(map, place, format).await,
         Command::Explain { code } => explain(code.as_deref(), format),
     }
 }

@@ -1,7 +1,6 @@
 //! `landfall put`: drops files into the landing bucket.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::Context;
 use aws_sdk_s3::primitives::ByteStream;
@@ -146,6 +145,3 @@ fn content_type(path: &Path) -> Option<&'static str> {
         _ => return None,
     })
 }
-
-/// How long `--wait` sleeps between two looks.
-pub const LOOK: Duration = Duration::from_millis(500);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use indicatif::ProgressBar;
 use jiff::{SignedDuration, Timestamp};
-use landfall_events::Problem;
+use landfall_events::{ObjectRef, Problem};
 use landfall_shared::catalogue::{LedgerRow, RowFilter, State};
 use serde::Serialize;
 
@@ -45,6 +45,9 @@ fn since(text: &str) -> Result<Timestamp, String> {
     let ago: SignedDuration = text.parse().map_err(|_| "write a time as 2024-05-17T10:15:00Z, or 10m, 2h".to_owned())?;
     Timestamp::now().checked_sub(ago).map_err(|error| error.to_string())
 }
+
+/// How long `--wait` sleeps between two looks.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// What became of something that landed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -128,25 +131,44 @@ pub struct Answer {
 /// Where the ledger or the landing bucket cannot be asked.
 pub async fn run(status: &Status, place: &Place, format: Format) -> anyhow::Result<End> {
     let connected = place.connect().await?;
-    let mut answer = ask(status, &connected).await?;
-    if let Some(seconds) = status.wait {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(seconds);
-        let spinner = ProgressBar::new_spinner();
-        while answer.summary.contains_key(&Outcome::InFlight) && tokio::time::Instant::now() < deadline {
-            spinner.set_message(sentence(&answer.summary));
-            spinner.tick();
-            tokio::time::sleep(crate::put::LOOK).await;
-            answer = ask(status, &connected).await?;
-        }
-        spinner.finish_and_clear();
-    }
+    let answer = match status.wait {
+        Some(seconds) => wait(status, &connected, Duration::from_secs(seconds), format).await?,
+        None => ask(status, &connected).await?,
+    };
     match format {
         Format::Json => output::json(&answer)?,
-        Format::Human => print(&answer, status.summary)?,
+        // What was shown as it happened is not shown again.
+        Format::Human => print(&answer, status.summary || status.wait.is_some())?,
     }
     let problems = [Outcome::Refused, Outcome::InFlight].iter().any(|outcome| answer.summary.contains_key(outcome));
     let waited_in_vain = status.wait.is_some() && problems;
     Ok(if answer.summary.contains_key(&Outcome::Refused) || waited_in_vain { End::Problems } else { End::Good })
+}
+
+/// Asks until nothing is in flight, and shows people each change as it happens.
+async fn wait(status: &Status, connected: &Connected, limit: Duration, format: Format) -> anyhow::Result<Answer> {
+    let started = tokio::time::Instant::now();
+    let mut shown: BTreeMap<(String, Option<u32>), Outcome> = BTreeMap::new();
+    let spinner = ProgressBar::new_spinner();
+    loop {
+        let answer = ask(status, connected).await?;
+        for line in &answer.objects {
+            let before = shown.insert((line.key.clone(), line.member), line.outcome);
+            if format == Format::Human && !status.summary && before != Some(line.outcome) {
+                let what = if line.outcome == Outcome::InFlight { String::new() } else { what(line) };
+                let (after, word) = (started.elapsed().as_secs_f32(), word(line.outcome));
+                let text = format!("{after:5.1} s  {word:<10} {}  {}", output::visible(&line.key), output::visible(&what));
+                spinner.suspend(|| output::line(text.trim_end()))?;
+            }
+        }
+        if !answer.summary.contains_key(&Outcome::InFlight) || started.elapsed() >= limit {
+            spinner.finish_and_clear();
+            return Ok(answer);
+        }
+        spinner.set_message(sentence(&answer.summary));
+        spinner.tick();
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// Asks the ledger, and the landing bucket for what the ledger does not have yet.
@@ -284,7 +306,7 @@ fn print(answer: &Answer, summary_only: bool) -> anyhow::Result<()> {
             let key = format!("{}{member}", output::visible(&line.key));
             table.add_row([word(line.outcome).to_owned(), key, output::visible(&what(line))]);
         }
-        output::line(&table.to_string())?;
+        output::line(&table.trim_fmt())?;
         output::line("")?;
     }
     let total: usize = answer.summary.values().sum();
@@ -302,7 +324,8 @@ fn what(line: &Line) -> String {
         let item = line.item.as_ref().map(|item| format!("/{item}")).unwrap_or_default();
         parts.push(format!("{effect} {}{item}", line.collection.as_deref().unwrap_or_default()));
     } else if line.outcome == Outcome::Completed {
-        parts.extend(line.destination.as_ref().map(|destination| format!("now {destination}")));
+        let bucket = line.destination.as_deref().and_then(ObjectRef::parse).map(|object| object.bucket);
+        parts.extend(bucket.map(|bucket| format!("now in s3://{bucket}")));
     }
     if line.outcome == Outcome::InFlight {
         let age = Timestamp::now().duration_since(line.since).as_secs();

@@ -1,0 +1,29 @@
+# The two commands are `make demo` and `make test`; everything else is a part of them.
+.PHONY: demo test up down setup build lint package
+
+CARGO ?= cargo
+LANDFALL = target/debug/landfall
+
+demo: setup build
+	examples/demo.sh
+
+test: setup build
+	infra/test.sh
+
+# A local Landfall to explore; `make down` stops it, its data stays in .landfall/.
+up: setup build
+	$(LANDFALL) up --detach
+
+down:
+	$(LANDFALL) down
+
+setup:
+	@infra/setup.sh
+
+build:
+	@echo "build: cargo build --workspace"
+	@$(CARGO) build --quiet --workspace
+
+lint:
+	@infra/setup.sh --lint
+	infra/lint.sh
