@@ -47,7 +47,8 @@ impl View {
         newest.is_some_and(|newest| newest.cmp_change(&cause.position(0)) == Ordering::Greater)
     }
 
-    /// Writes a row; what else is known of the same member of the same change is replaced by it.
+    /// Writes a row. What else is known of the same member of the same change is replaced by it, and so is what an
+    /// older change of the key was before anybody knew what it is.
     fn write(&mut self, row: Row) {
         let object = row.cause.object.clone();
         let position = self.position(&row);
@@ -55,9 +56,13 @@ impl View {
         let of_key = self.rows.iter().filter(|((other, _), _)| *other == object);
         let replaced: Vec<_> = of_key
             .filter(|(other, known)| {
-                **other != key
-                    && known.cause.member == row.cause.member
-                    && self.position(known).cmp_change(&position) == Ordering::Equal
+                let same_member = known.cause.member == row.cause.member;
+                let of_file = matches!(known.subject, Subject::Object { .. }) && known.cause.member.is_none();
+                match self.position(known).cmp_change(&position) {
+                    Ordering::Equal => **other != key && same_member,
+                    Ordering::Less => **other != key && (of_file || same_member && known.subject.collection().is_none()),
+                    Ordering::Greater => false,
+                }
             })
             .map(|(other, _)| other.clone())
             .collect();

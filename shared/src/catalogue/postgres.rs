@@ -288,7 +288,8 @@ async fn fetch_rows<'a>(
     }
     let sql = "select distinct l.* from landfall.ledger l
         join unnest($1::text[], $2::text[], $3::int[]) as c(bucket, key, member)
-          on l.bucket = c.bucket and l.key = c.key and (c.member = -1 or l.member = c.member)";
+          on l.bucket = c.bucket and l.key = c.key
+            and (c.member = -1 or l.member = c.member or (l.member = 0 and l.kind = 'object'))";
     keep_rows(view, &transaction.query(sql, &[&buckets, &keys, &members]).await?);
     Ok(())
 }

@@ -1,0 +1,177 @@
+//! The whole chain in memory: scenarios, and the fault sweep over each of them.
+
+use landfall_events::notice::Topic;
+use landfall_shared::memory::Strike;
+use landfall_tests::memory_world::{Snapshot, World, collection, item};
+
+/// Lets a scenario happen in a fresh world with one strike, and gives what can be seen afterwards.
+async fn happen(scenario: Scenario, strike: Strike) -> (Snapshot, bool) {
+    let world = World::new();
+    world.arm(strike);
+    scenario.run(&world).await;
+    let struck = !world.faults.is_armed();
+    let receives = world.queues.values().map(|queues| queues.own.receives_max()).max();
+    assert_eq!(receives, Some(0), "the queues are empty");
+    (world.snapshot(), struck)
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Scenario {
+    /// Item, assets, collection, data and two refusals, the item before its collection.
+    Everything,
+    /// A key is overwritten, and events come late and twice.
+    Overwritten,
+    /// A refused item is mended; an unmapped file is redriven after its map was mended.
+    Mended,
+    /// An ndjson with a bad line, and an item that is removed.
+    Members,
+}
+
+impl Scenario {
+    async fn run(self, world: &World) {
+        match self {
+            Self::Everything => {
+                world.land("sbn/C/metadata/items/i.json", &item("i", "C", "one"));
+                world.settle_until_waiting().await;
+                world.land("sbn/C/data/i.tif", "II*");
+                world.land("sbn/C/metadata/collection.json", &collection("C"));
+                world.land("sbn/C/readme 100%+ü🛰.txt", "hello");
+                world.land("sbn/C/metadata/broken.json", "{");
+                world.land("xyz/a.txt", "of nobody");
+                world.settle().await;
+            }
+            Self::Overwritten => {
+                world.land("sbn/C/metadata/collection.json", &collection("C"));
+                world.land("sbn/C/data/i.tif", "II*");
+                let first = world.land("sbn/C/metadata/items/i.json", &item("i", "C", "old"));
+                world.settle().await;
+                let second = world.land("sbn/C/metadata/items/i.json", &item("i", "C", "new"));
+                world.notify_of(&first);
+                world.settle().await;
+                world.notify_of(&first);
+                world.notify_of(&second);
+                world.settle().await;
+            }
+            Self::Mended => {
+                world.land("sbn/C/metadata/collection.json", &collection("C"));
+                world.land("sbn/C/data/i.tif", "II*");
+                world.land("sbn/C/metadata/items/i.json", &item("", "C", "broken"));
+                world.land("xyz/a.txt", "of nobody");
+                world.settle().await;
+                world.land("sbn/C/metadata/items/i.json", &item("i", "C", "mended"));
+                let map = "BUCKET_MAP: {NODES: {SBN: {buckets: {staging: {name: archive}}}, XYZ: {buckets: {staging: {name: archive}}}}}";
+                world.objects.land(&landfall_events::ObjectRef::new("work", "config/bucket-map.yaml"), map);
+                tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+                world.redrive("route");
+                world.settle().await;
+            }
+            Self::Members => {
+                world.land("sbn/C/metadata/collection.json", &collection("C"));
+                world.land("sbn/C/metadata/data/a.tif", "II*");
+                world.land("sbn/C/data/b.tif", "II*");
+                let lines = format!("{}\nnot json\n{}\n", item("a", "C", "a"), item("b", "C", "b"));
+                world.land("sbn/C/metadata/items.ndjson", &lines);
+                world.land("sbn/C/data/i.tif", "II*");
+                world.land("sbn/C/metadata/items/i.json", &item("i", "C", "soon gone"));
+                world.settle().await;
+                world.remove("sbn/C/metadata/items/i.json");
+                world.settle().await;
+            }
+        }
+    }
+}
+
+/// For n = 1, 2, 3 …: the n-th port call fails, or the process is gone right after it, until no strike strikes.
+/// Each time the world comes to the same end.
+async fn sweep(scenario: Scenario) {
+    let (expected, _) = happen(scenario, Strike::Never).await;
+    assert!(!expected.notices.is_empty());
+    let mut strikes = 0;
+    for strike in [Strike::Fail as fn(u64) -> Strike, Strike::CrashAfter] {
+        for call in 1.. {
+            let (seen, struck) = happen(scenario, strike(call)).await;
+            if !struck {
+                break;
+            }
+            assert_eq!(seen, expected, "{scenario:?} with {:?}", strike(call));
+            strikes += 1;
+        }
+    }
+    assert!(strikes > 50, "only {strikes} strikes: is anything struck at all?");
+    eprintln!("{scenario:?}: {strikes} strikes, one end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn everything_ends_the_same_whatever_call_fails() {
+    sweep(Scenario::Everything).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_overwritten_key_ends_the_same_whatever_call_fails() {
+    sweep(Scenario::Overwritten).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_mended_ends_the_same_whatever_call_fails() {
+    sweep(Scenario::Mended).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_and_removals_end_the_same_whatever_call_fails() {
+    sweep(Scenario::Members).await;
+}
+
+fn topics(snapshot: &Snapshot) -> (usize, usize) {
+    let of = |wanted: Topic| snapshot.notices.values().filter(|(topic, _)| *topic == wanted).count();
+    (of(Topic::Completed), of(Topic::Rejected))
+}
+
+#[tokio::test(start_paused = true)]
+async fn everything_that_lands_is_loaded_archived_announced_or_refused() {
+    let (seen, _) = happen(Scenario::Everything, Strike::Never).await;
+
+    // The item's asset, the item, the collection, the text; the broken document and the file of nobody.
+    assert_eq!(topics(&seen), (4, 2));
+    assert_eq!(seen.items.keys().collect::<Vec<_>>(), [&("C".to_owned(), "i".to_owned())]);
+    assert!(seen.items.values().all(|item| item.contains("s3://archive/sbn/C/data/i.tif")));
+    assert_eq!(seen.archived.len(), 4);
+    let codes: Vec<_> = seen.letters.iter().map(|(stage, code, _)| format!("{stage} {code}")).collect();
+    assert_eq!(codes, ["route route.unmapped", "validate stac.unparseable"]);
+    // Six landed, six rows, each in one state.
+    assert_eq!(seen.ledger.len(), 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_older_event_changes_nothing_and_is_not_announced() {
+    let (seen, _) = happen(Scenario::Overwritten, Strike::Never).await;
+    assert!(seen.items.values().all(|item| item.contains("\"new\"")), "{:?}", seen.items);
+    // Collection, asset, the item created and the item replaced.
+    assert_eq!(topics(&seen), (4, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_mended_completes_and_its_refusal_stays_said() {
+    let (seen, _) = happen(Scenario::Mended, Strike::Never).await;
+    // The item, its asset, its collection and the file of nobody, which is somebody's now.
+    assert_eq!(topics(&seen), (4, 2));
+    assert!(seen.ledger.iter().filter(|row| row.contains("refused")).count() <= 1, "{:?}", seen.ledger);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_item_is_gone_and_a_bad_line_is_refused_alone() {
+    let (seen, _) = happen(Scenario::Members, Strike::Never).await;
+    assert_eq!(seen.items.keys().map(|(_, id)| id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    assert!(seen.notices.values().any(|(_, body)| body.contains("org.ogc.api.collection.item.delete")));
+    assert!(seen.letters.iter().any(|(_, code, object)| code == "stac.unparseable" && object.ends_with("items.ndjson#2")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_item_whose_asset_never_lands_is_refused_at_its_deadline() {
+    let world = World::new();
+    world.land("sbn/C/metadata/items/i.json", &item("i", "C", "alone"));
+    world.settle().await;
+    let seen = world.snapshot();
+    let codes: Vec<_> = seen.letters.iter().map(|(stage, code, _)| format!("{stage} {code}")).collect();
+    assert_eq!(codes, ["route route.asset-missing"]);
+    assert_eq!(topics(&seen), (0, 1));
+}
