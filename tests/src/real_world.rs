@@ -1,1 +1,247 @@
-//! Placeholder.
+//! A Landfall on real parts for one test: its own PostgreSQL, ministack, stack and workers in a folder of its own.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use landfall::deployment::{self, Connected, Deployment, Place};
+use landfall::local::process::Started;
+use landfall::local::stack::{self, Access, BUCKETS, STACK};
+use landfall::local::{Layout, Ports, postgres, supervisor};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tokio::process::{Child, Command};
+
+/// Short delays, so that a test sees a retry and its end.
+const CONFIG: &str = "[retry]\nreceives_max = 3\ndelay_min_ms = 300\ndelay_max_ms = 3000\nwait_max_s = 120\n";
+
+/// How the stages run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// As long-polling processes.
+    Pollers,
+    /// As functions in ministack, each under its own role.
+    Lambdas,
+}
+
+/// The running parts.
+pub struct Real {
+    folder: tempfile::TempDir,
+    layout: Layout,
+    cluster: postgres::Cluster,
+    postgres: Child,
+    ministack: Child,
+    workers: BTreeMap<&'static str, Child>,
+    follower: Option<Child>,
+    /// Where everything is.
+    pub deployment: Deployment,
+}
+
+impl Real {
+    /// Starts everything.
+    ///
+    /// # Errors
+    /// Where a part is missing (`make setup` installs it) or does not start.
+    pub async fn start(form: Form) -> anyhow::Result<Self> {
+        // PostgreSQL's own user must be able to get there.
+        let folder = tempfile::Builder::new().prefix("landfall-test-").tempdir()?;
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(folder.path(), open)?;
+        let mut layout = Layout::new(folder.path())?;
+        if std::env::var_os("LANDFALL_TOOLS").is_none() {
+            layout.tools = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../.landfall/tools");
+        }
+        layout.check()?;
+        let ports = Ports::choose(&layout)?;
+        let cluster = postgres::Cluster::prepare(&layout, ports.postgres).await?;
+        let postgres = cluster.start().await?;
+        cluster.migrate(&layout).await?;
+        let access = if form == Form::Lambdas { Access::ByRole } else { Access::Open };
+        let ministack = stack::start_ministack(&layout, ports.aws, access).await?;
+
+        let endpoint = format!("http://127.0.0.1:{}", ports.aws);
+        let sdk = deployment::local_sdk(&endpoint).await;
+        let s3 = landfall_shared::aws::s3(&sdk);
+        let database_url = cluster.database_url();
+        let mut parameters = BUCKETS.to_vec();
+        if form == Form::Lambdas {
+            supervisor::upload_zips(&s3).await?;
+            parameters.extend([("Workers", "lambda"), ("CodeBucket", supervisor::CODE_BUCKET)]);
+            parameters.extend([("DatabaseUrl", database_url.as_str()), ("FunctionTimeout", "10"), ("VisibilityTimeout", "60")]);
+        }
+        stack::deploy(&sdk, &parameters).await?;
+        let outputs = deployment::outputs(&sdk, STACK).await?;
+        let deployment = Deployment { endpoint: Some(endpoint), database_url: Some(database_url), outputs };
+        stack::seed(&s3, deployment.output("WorkBucket")?, Some(CONFIG)).await?;
+        deployment.write(&layout.state)?;
+        let (workers, follower) = (BTreeMap::new(), None);
+        let mut real = Self { folder, layout, cluster, postgres, ministack, workers, follower, deployment };
+        if form == Form::Pollers {
+            real.start_workers()?;
+        }
+        real.follow().await?;
+        Ok(real)
+    }
+
+    /// Starts the workers that do not run.
+    ///
+    /// # Errors
+    /// Where one cannot be started.
+    pub fn start_workers(&mut self) -> anyhow::Result<()> {
+        for stage in landfall::stages() {
+            self.workers.insert(stage, supervisor::start_worker(&self.layout, &self.deployment, stage)?);
+        }
+        Ok(())
+    }
+
+    /// Kills all workers where they stand, as `kill -9` does.
+    ///
+    /// # Errors
+    /// Where one cannot be killed.
+    pub async fn kill_workers(&mut self) -> anyhow::Result<()> {
+        for worker in self.workers.values_mut() {
+            worker.kill().await?;
+        }
+        self.workers.clear();
+        Ok(())
+    }
+
+    /// Stops PostgreSQL at once; connections are cut.
+    pub async fn stop_postgres(&mut self) {
+        if let Some(started) = self.postgres.id().and_then(|pid| Started::of("postgres", pid)) {
+            started.signal(Signal::SIGINT);
+        }
+        self.postgres.wait().await.ok();
+    }
+
+    /// Starts it again.
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    pub async fn start_postgres(&mut self) -> anyhow::Result<()> {
+        self.postgres = self.cluster.start().await?;
+        Ok(())
+    }
+
+    /// A command line of `landfall` for this deployment.
+    ///
+    /// # Panics
+    /// Where the test program has no folder.
+    #[must_use]
+    pub fn landfall(&self, arguments: &[&str]) -> Command {
+        let worker = landfall::local::worker("validate").expect("the workers are built");
+        let mut command = Command::new(worker.with_file_name("landfall"));
+        command.args(arguments).arg("--state").arg(&self.layout.state).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `landfall` and gives its output.
+    ///
+    /// # Errors
+    /// Where it ends with exit code 2, which no test wants.
+    pub async fn run(&self, arguments: &[&str]) -> anyhow::Result<Output> {
+        let output = self.landfall(arguments).output().await?;
+        if output.status.code() == Some(2) {
+            bail!("landfall {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(output)
+    }
+
+    /// `landfall status --wait`, as JSON.
+    ///
+    /// # Errors
+    /// Where it cannot be run or read.
+    pub async fn settled(&self, seconds: u32) -> anyhow::Result<Value> {
+        let output = self.run(&["status", "--wait", &seconds.to_string(), "--format", "json"]).await?;
+        serde_json::from_slice(&output.stdout).with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    async fn follow(&mut self) -> anyhow::Result<()> {
+        let (out, log) = (std::fs::File::create(self.notices_file())?, self.layout.state.join("notices.log"));
+        let mut command = self.landfall(&["notices", "--follow", "--format", "json"]);
+        self.follower = Some(command.stdout(out).stderr(std::fs::File::create(log)?).spawn()?);
+        // Both subscriptions are there before anything lands.
+        let sns = aws_sdk_sns::Client::new(&self.connected().await?.sdk);
+        for _ in 0..200 {
+            if sns.list_subscriptions().send().await?.subscriptions().len() >= 2 {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        bail!("the notices are not followed")
+    }
+
+    fn notices_file(&self) -> PathBuf {
+        self.layout.state.join("notices.json")
+    }
+
+    /// The notices received so far, by id. They come a moment after the ledger knows of them: this waits for `count`.
+    ///
+    /// # Errors
+    /// Where one id has two contents, or so many do not come.
+    pub async fn notices(&self, count: usize) -> anyhow::Result<BTreeMap<String, Value>> {
+        let mut notices = BTreeMap::new();
+        for _ in 0..100 {
+            notices.clear();
+            for line in std::fs::read_to_string(self.notices_file())?.lines() {
+                let Ok(line) = serde_json::from_str::<Value>(line) else { continue };
+                let id = line["notice"]["id"].as_str().context("a notice has an id")?.to_owned();
+                if let Some(before) = notices.insert(id.clone(), line["notice"].clone())
+                    && before != line["notice"]
+                {
+                    bail!("{id} has two contents");
+                }
+            }
+            if notices.len() >= count {
+                return Ok(notices);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        bail!("{} notices have come, and not {count}", notices.len())
+    }
+
+    /// Clients for it.
+    ///
+    /// # Errors
+    /// Where the deployment is not readable.
+    pub async fn connected(&self) -> anyhow::Result<Connected> {
+        Place { state: self.layout.state.clone(), stack: None }.connect().await
+    }
+
+    /// A folder for a test's files.
+    #[must_use]
+    pub fn scratch(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The Python of the STAC tools, for plain boto3.
+    #[must_use]
+    pub fn python(&self) -> Command {
+        Command::new(self.layout.tools.join("stac/bin/python"))
+    }
+
+    /// What the workers logged, for a failing test to show.
+    #[must_use]
+    pub fn log(&self, stage: &str) -> String {
+        std::fs::read_to_string(self.layout.state.join(format!("{stage}.log"))).unwrap_or_default()
+    }
+}
+
+impl Drop for Real {
+    /// Stops everything that was started here, whatever became of the test.
+    fn drop(&mut self) {
+        let children = self.workers.values_mut().chain(self.follower.iter_mut()).chain([&mut self.ministack]);
+        for child in children {
+            child.start_kill().ok();
+        }
+        if let Some(started) = self.postgres.id().and_then(|pid| Started::of("postgres", pid)) {
+            // Immediate shutdown: its data is thrown away. SIGKILL would leave its children behind.
+            started.signal(Signal::SIGQUIT);
+            while started.is_running() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+}

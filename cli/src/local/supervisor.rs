@@ -166,9 +166,14 @@ async fn start(layout: &Layout, options: &Options, running: &mut Running) -> any
     Ok((Children { postgres, ministack, workers }, deployment))
 }
 
-const CODE_BUCKET: &str = "landfall-code";
+/// The bucket of the zips in a local deployment.
+pub const CODE_BUCKET: &str = "landfall-code";
 
-async fn upload_zips(s3: &aws_sdk_s3::Client) -> anyhow::Result<()> {
+/// Uploads the workers' zips for the Lambda form.
+///
+/// # Errors
+/// Where a program is missing, or what S3 says.
+pub async fn upload_zips(s3: &aws_sdk_s3::Client) -> anyhow::Result<()> {
     s3.create_bucket().bucket(CODE_BUCKET).send().await.context("could not make the bucket for the zips")?;
     for stage in crate::stages() {
         let program = worker(stage).map_err(|path| output::SetUp(format!("{} is missing", path.display())))?;
@@ -185,7 +190,11 @@ fn note(layout: &Layout, running: &mut Running, name: &str, child: &Child) -> an
     running.write(layout)
 }
 
-fn start_worker(layout: &Layout, deployment: &Deployment, stage: &str) -> anyhow::Result<Child> {
+/// Starts a stage's worker as a poller.
+///
+/// # Errors
+/// Where its program is missing or the deployment has no queues for it.
+pub fn start_worker(layout: &Layout, deployment: &Deployment, stage: &str) -> anyhow::Result<Child> {
     let program = worker(stage).map_err(|path| output::SetUp(format!("{} is missing", path.display())))?;
     let stages = crate::stages();
     let next = stages.iter().skip_while(|name| **name != stage).nth(1);

@@ -1,0 +1,218 @@
+//! The same promises on real parts: PostgreSQL with pgSTAC, ministack, the deployed template, the worker programs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use landfall_tests::memory_world::{collection, item};
+use landfall_tests::real_world::{Form, Real};
+use serde_json::Value;
+
+const ITEMS: usize = 96;
+const DATA: usize = 100;
+/// Ninety-six items with as many assets, four more files, three broken documents and a collection.
+const FILES: usize = ITEMS + DATA + 3 + 1;
+
+/// Writes a dataset of two hundred files in the usual layout.
+fn dataset(folder: &Path) -> anyhow::Result<()> {
+    let root = folder.join("sbn/C");
+    std::fs::create_dir_all(root.join("metadata/items"))?;
+    std::fs::create_dir_all(root.join("data"))?;
+    std::fs::write(root.join("metadata/collection.json"), collection("C"))?;
+    for number in 0..ITEMS {
+        let id = format!("i{number:03}");
+        std::fs::write(root.join(format!("metadata/items/{id}.json")), item(&id, "C", "of two hundred"))?;
+    }
+    for number in 0..DATA {
+        std::fs::write(root.join(format!("data/i{number:03}.tif")), format!("II*{number}"))?;
+    }
+    std::fs::write(root.join("metadata/items/broken-1.json"), "{")?;
+    std::fs::write(root.join("metadata/items/broken-2.json"), item("", "C", "without an id"))?;
+    std::fs::write(root.join("metadata/items/broken-3.json"), "[1, 2, 3]")?;
+    Ok(())
+}
+
+/// What became of each key, without times and ids of events.
+fn outcomes(answer: &Value) -> BTreeMap<String, String> {
+    let objects = answer["objects"].as_array().expect("there are objects");
+    let outcome = |object: &Value| {
+        let text = |name: &str| object[name].as_str().unwrap_or_default().to_owned();
+        (text("key"), format!("{} {} {}", text("outcome"), text("code"), text("destination")))
+    };
+    objects.iter().map(outcome).collect()
+}
+
+/// Every file is in exactly one state, and every state is the expected one.
+#[track_caller]
+fn check_two_hundred(answer: &Value) {
+    let objects = answer["objects"].as_array().expect("there are objects");
+    let keys: BTreeSet<_> = objects.iter().map(|object| object["key"].as_str()).collect();
+    assert_eq!((objects.len(), keys.len()), (FILES, FILES), "{}", answer["summary"]);
+    assert_eq!(answer["summary"], serde_json::json!({"completed": FILES - 3, "refused": 3}));
+}
+
+async fn put(real: &Real) -> anyhow::Result<()> {
+    let folder = real.scratch("dataset");
+    dataset(&folder)?;
+    let output = real.run(&["put", folder.to_str().expect("a temporary path is UTF-8"), "--format", "json"]).await?;
+    anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    Ok(())
+}
+
+/// Dead letters as (stage, code), repetitions counted once.
+async fn letters(real: &Real) -> anyhow::Result<BTreeMap<(String, String), u64>> {
+    let output = real.run(&["dlq", "ls", "--format", "json"]).await?;
+    let groups: Vec<Value> = serde_json::from_slice(&output.stdout)?;
+    let text = |group: &Value, name: &str| group[name].as_str().unwrap_or_default().to_owned();
+    let pair = |group: &Value| ((text(group, "stage"), text(group, "code")), group["letters"].as_u64().unwrap_or(0));
+    Ok(groups.iter().map(pair).collect())
+}
+
+fn expected_letters() -> BTreeMap<(String, String), u64> {
+    let of = |code: &str, count| (("validate".to_owned(), code.to_owned()), count);
+    [of("stac.not-stac", 1), of("stac.schema", 1), of("stac.unparseable", 1)].into()
+}
+
+async fn count_items(real: &Real) -> anyhow::Result<i64> {
+    let url = real.deployment.database_url.clone().unwrap_or_default();
+    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client.query_one("select count(*) from pgstac.items", &[]).await?.get(0))
+}
+
+#[tokio::test]
+async fn two_hundred_files_at_once_are_all_accounted_for() -> anyhow::Result<()> {
+    let real = Real::start(Form::Pollers).await?;
+
+    put(&real).await?;
+    let answer = real.settled(120).await?;
+
+    check_two_hundred(&answer);
+    assert_eq!(letters(&real).await?, expected_letters());
+    assert_eq!(count_items(&real).await?, ITEMS as i64);
+    assert_eq!(real.notices(FILES).await?.len(), FILES);
+    Ok(())
+}
+
+#[tokio::test]
+async fn killed_workers_that_are_started_again_come_to_the_same_end() -> anyhow::Result<()> {
+    let mut real = Real::start(Form::Pollers).await?;
+
+    put(&real).await?;
+    // In the middle: something is done, and not everything.
+    for _ in 0..2 {
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        real.kill_workers().await?;
+        real.start_workers()?;
+    }
+    let answer = real.settled(180).await?;
+
+    check_two_hundred(&answer);
+    assert_eq!(letters(&real).await?, expected_letters());
+    assert_eq!(count_items(&real).await?, ITEMS as i64);
+    // Each at least once; `notices` fails where one id has two contents.
+    assert_eq!(real.notices(FILES).await?.len(), FILES);
+    assert_eq!(outcomes(&answer).len(), FILES);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_outage_of_the_database_dead_letters_nothing() -> anyhow::Result<()> {
+    let mut real = Real::start(Form::Pollers).await?;
+
+    put(&real).await?;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    real.stop_postgres().await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    real.start_postgres().await?;
+    let answer = real.settled(180).await?;
+
+    check_two_hundred(&answer);
+    assert_eq!(letters(&real).await?, expected_letters());
+    assert_eq!(count_items(&real).await?, ITEMS as i64);
+    Ok(())
+}
+
+/// What a key can hold that something on the way may trip over.
+const STRANGE: &str = "a b+c%20d%ü🛰.txt";
+
+#[tokio::test]
+async fn a_strange_key_goes_all_the_way_by_put_and_by_boto3() -> anyhow::Result<()> {
+    let real = Real::start(Form::Pollers).await?;
+    let file = real.scratch(STRANGE);
+    std::fs::write(&file, "strange")?;
+
+    real.run(&["put", file.to_str().expect("it is UTF-8"), "--provider", "sbn", "--prefix", "by put"]).await?;
+    let script = "import boto3, sys\ns3 = boto3.client('s3', endpoint_url=sys.argv[1], region_name='us-east-1', \
+        aws_access_key_id='landfall', aws_secret_access_key='landfall')\n\
+        s3.upload_file(sys.argv[2], sys.argv[3], sys.argv[4])";
+    let endpoint = real.deployment.endpoint.clone().unwrap_or_default();
+    let mut boto = real.python();
+    boto.args(["-c", script, &endpoint]).arg(&file).arg(real.deployment.output("LandingBucket")?);
+    let done = boto.arg(format!("sbn/by boto/{STRANGE}")).output().await?;
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let answer = real.settled(60).await?;
+
+    assert_eq!(answer["summary"], serde_json::json!({"completed": 2}), "{answer}");
+    let s3 = real.connected().await?.s3();
+    for folder in ["by put", "by boto"] {
+        let key = format!("sbn/{folder}/{STRANGE}");
+        let stored = s3.get_object().bucket("landfall-archive").key(&key).send().await?;
+        assert_eq!(stored.body.collect().await?.into_bytes().as_ref(), b"strange", "{key}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_redriven_letter_completes_and_a_mended_item_supersedes_its_letter() -> anyhow::Result<()> {
+    let real = Real::start(Form::Pollers).await?;
+    let folder = real.scratch("two");
+    std::fs::create_dir_all(folder.join("sbn/C/metadata"))?;
+    std::fs::create_dir_all(folder.join("img"))?;
+    std::fs::write(folder.join("img/a.dat"), "of a provider that the map does not know")?;
+    std::fs::write(folder.join("sbn/C/metadata/collection.json"), collection("C").replace("CC-BY-4.0", ""))?;
+    let path = folder.to_str().expect("it is UTF-8");
+    real.run(&["put", path]).await?;
+    let answer = real.settled(60).await?;
+    assert_eq!(answer["summary"], serde_json::json!({"refused": 2}), "{answer}");
+
+    std::fs::write(folder.join("sbn/C/metadata/collection.json"), collection("C"))?;
+    std::fs::remove_file(folder.join("img/a.dat"))?;
+    real.run(&["put", path]).await?;
+    let map = real.scratch("map.yaml");
+    std::fs::write(&map, "BUCKET_MAP: {NODES: {SBN: {buckets: {staging: {name: landfall-archive}}}, IMG: {buckets: {staging: {name: landfall-archive}}}}}")?;
+    real.run(&["map", "set", map.to_str().expect("it is UTF-8")]).await?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let dry = real.run(&["dlq", "redrive", "--code", "route.unmapped", "--dry-run", "--format", "json"]).await?;
+    assert_eq!(serde_json::from_slice::<Value>(&dry.stdout)?["redriven"], 0);
+    let redriven = real.run(&["dlq", "redrive", "--code", "route.unmapped", "--format", "json"]).await?;
+    assert_eq!(serde_json::from_slice::<Value>(&redriven.stdout)?["redriven"], 1);
+    // Two refusals, two completions.
+    real.notices(4).await?;
+    let answer = real.settled(60).await?;
+
+    assert_eq!(answer["summary"], serde_json::json!({"completed": 2}), "{answer}");
+    let output = real.run(&["dlq", "ls", "--format", "json"]).await?;
+    let groups: Vec<Value> = serde_json::from_slice(&output.stdout)?;
+    assert_eq!(groups.len(), 1, "{groups:?}");
+    assert_eq!((&groups[0]["letters"], &groups[0]["superseded"]), (&1.into(), &1.into()));
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_same_programs_as_functions_under_their_roles_outlive_an_outage() -> anyhow::Result<()> {
+    let mut real = Real::start(Form::Lambdas).await?;
+
+    put(&real).await?;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    real.stop_postgres().await;
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    real.start_postgres().await?;
+    let answer = real.settled(240).await?;
+
+    check_two_hundred(&answer);
+    assert_eq!(letters(&real).await?, expected_letters());
+    assert_eq!(count_items(&real).await?, ITEMS as i64);
+    assert_eq!(real.notices(FILES).await?.len(), FILES);
+    Ok(())
+}
