@@ -102,7 +102,10 @@ impl Deployment {
     pub fn read(state: &Path) -> anyhow::Result<Self> {
         let file = state.join(Self::FILE);
         let text = std::fs::read_to_string(&file).map_err(|_| {
-            SetUp(format!("no local deployment in {}: start one with `landfall up`, or name a --stack", state.display()))
+            SetUp(format!(
+                "no local deployment in {}: start one with `landfall up`, or name a --stack",
+                state.display()
+            ))
         })?;
         serde_json::from_str(&text).with_context(|| format!("{} is not readable", file.display()))
     }

@@ -165,7 +165,10 @@ async fn show(select: &Select, connected: &Connected, format: Format) -> anyhow:
                 output::line(&format!("hint        {}", explanation.hint))?;
             }
         }
-        output::line(&format!("superseded  {}", if one.superseded { "yes: something newer has happened to its object" } else { "no" }))?;
+        output::line(&format!(
+            "superseded  {}",
+            if one.superseded { "yes: something newer has happened to its object" } else { "no" }
+        ))?;
         output::line(&format!("body        {}\n", output::visible(&one.body)))?;
     }
     if found.is_empty() && format == Format::Human {
@@ -212,7 +215,8 @@ async fn redrive(redrive: &Redrive, connected: &Connected, format: Format) -> an
             let receipts: Vec<_> = done.map(|(one, _)| one.receipt.clone()).collect();
             // A letter that could not be deleted is sent again by the next redrive, which changes nothing.
             report.redriven += dead.delete(&receipts).await.iter().filter(|deleted| deleted.is_ok()).count();
-            let failed: Vec<_> = chunk.iter().zip(&sent).filter(|(_, sent)| sent.is_err()).map(|(one, _)| one.receipt.clone()).collect();
+            let failed: Vec<_> =
+                chunk.iter().zip(&sent).filter(|(_, sent)| sent.is_err()).map(|(one, _)| one.receipt.clone()).collect();
             report.failed += failed.len();
             give_back(&*dead, failed).await;
             progress.set_message(format!("{} redriven", report.redriven));
@@ -235,7 +239,11 @@ fn again(one: &Found) -> Outgoing {
     let trace = one.letter.as_ref().and_then(|letter| letter.traceparent.clone());
     attributes.extend(trace.map(|trace| (TRACEPARENT.to_owned(), trace)));
     let provider = one.letter.as_ref().map(|letter| letter.provider.clone()).unwrap_or_default();
-    let group = if provider.is_empty() { "redrive".into() } else { provider.chars().filter(char::is_ascii_graphic).take(128).collect() };
+    let group = if provider.is_empty() {
+        "redrive".into()
+    } else {
+        provider.chars().filter(char::is_ascii_graphic).take(128).collect()
+    };
     Outgoing { body: one.body.clone(), attributes, group, delay: Duration::ZERO }
 }
 
@@ -325,7 +333,8 @@ async fn mark_superseded(letters: &mut [Found], connected: &Connected) -> anyhow
     for one in letters {
         let Some(letter) = &one.letter else { continue };
         let Some(object) = letter.object.as_deref().and_then(object_of) else { continue };
-        let filter = RowFilter { bucket: Some(object.bucket.clone()), prefix: Some(object.key.clone()), ..RowFilter::default() };
+        let filter =
+            RowFilter { bucket: Some(object.bucket.clone()), prefix: Some(object.key.clone()), ..RowFilter::default() };
         let rows = catalogue.rows(&filter, 1000).await?;
         let of_object: Vec<_> = rows.iter().filter(|row| row.row.cause.object == object).collect();
         let mine = of_object.iter().find(|row| Some(&row.row.event) == letter.event.as_ref());
@@ -341,7 +350,10 @@ async fn mark_superseded(letters: &mut [Found], connected: &Connected) -> anyhow
 /// The object that an attribute names, without its member.
 fn object_of(text: &str) -> Option<ObjectRef> {
     let whole = ObjectRef::parse(text)?;
-    let member = whole.key.rsplit_once('#').filter(|(_, member)| member.bytes().all(|b| b.is_ascii_digit()) && !member.is_empty());
+    let member = whole
+        .key
+        .rsplit_once('#')
+        .filter(|(_, member)| member.bytes().all(|b| b.is_ascii_digit()) && !member.is_empty());
     Some(match member {
         Some((key, _)) => ObjectRef::new(whole.bucket.clone(), key),
         None => whole,

@@ -72,7 +72,9 @@ impl Layout {
         }
         match postgres::binaries() {
             None => missing.push("PostgreSQL's server programs (Debian: postgresql-15)".into()),
-            Some(bin) if !postgres::has_postgis(&bin) => missing.push("PostGIS (Debian: postgresql-15-postgis-3)".into()),
+            Some(bin) if !postgres::has_postgis(&bin) => {
+                missing.push("PostGIS (Debian: postgresql-15-postgis-3)".into())
+            }
             Some(_) => {}
         }
         for stage in crate::stages() {
@@ -92,7 +94,8 @@ impl Layout {
 /// # Errors
 /// The path, where nothing is there.
 pub fn worker(stage: &str) -> Result<PathBuf, PathBuf> {
-    let mut folder = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_path_buf)).unwrap_or_default();
+    let mut folder =
+        std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_path_buf)).unwrap_or_default();
     // Test programs lie one folder deeper than the workers.
     if folder.file_name().is_some_and(|name| name == "deps") {
         folder.pop();

@@ -68,8 +68,12 @@ async fn subscribe(
     url: &str,
     topics: &[&str],
 ) -> anyhow::Result<Vec<String>> {
-    let attributes = sqs.get_queue_attributes().queue_url(url).attribute_names(QueueAttributeName::QueueArn).send().await?;
-    let arn = attributes.attributes().and_then(|all| all.get(&QueueAttributeName::QueueArn)).context("the queue has no ARN")?;
+    let attributes =
+        sqs.get_queue_attributes().queue_url(url).attribute_names(QueueAttributeName::QueueArn).send().await?;
+    let arn = attributes
+        .attributes()
+        .and_then(|all| all.get(&QueueAttributeName::QueueArn))
+        .context("the queue has no ARN")?;
     let policy = serde_json::json!({
         "Version": "2012-10-17",
         "Statement": [{

@@ -42,7 +42,8 @@ fn since(text: &str) -> Result<Timestamp, String> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(time);
     }
-    let ago: SignedDuration = text.parse().map_err(|_| "write a time as 2024-05-17T10:15:00Z, or 10m, 2h".to_owned())?;
+    let ago: SignedDuration =
+        text.parse().map_err(|_| "write a time as 2024-05-17T10:15:00Z, or 10m, 2h".to_owned())?;
     Timestamp::now().checked_sub(ago).map_err(|error| error.to_string())
 }
 
@@ -157,7 +158,8 @@ async fn wait(status: &Status, connected: &Connected, limit: Duration, format: F
             if format == Format::Human && !status.summary && before != Some(line.outcome) {
                 let what = if line.outcome == Outcome::InFlight { String::new() } else { what(line) };
                 let (after, word) = (started.elapsed().as_secs_f32(), word(line.outcome));
-                let text = format!("{after:5.1} s  {word:<10} {}  {}", output::visible(&line.key), output::visible(&what));
+                let text =
+                    format!("{after:5.1} s  {word:<10} {}  {}", output::visible(&line.key), output::visible(&what));
                 spinner.suspend(|| output::line(text.trim_end()))?;
             }
         }

@@ -278,7 +278,10 @@ mod tests {
     fn test_events_and_uninteresting_events_hold_no_records() {
         let none: [String; 0] = [];
         assert_eq!(keys(r#"{"Service":"Amazon S3","Event":"s3:TestEvent","Bucket":"landing"}"#), none);
-        assert_eq!(keys(&format!(r#"{{"Records":[{}]}}"#, RECORD.replace("ObjectCreated:Put", "ObjectTagging:Put"))), none);
+        assert_eq!(
+            keys(&format!(r#"{{"Records":[{}]}}"#, RECORD.replace("ObjectCreated:Put", "ObjectTagging:Put"))),
+            none
+        );
         assert_eq!(keys(r#"{"Records":[]}"#), none);
     }
 

@@ -140,7 +140,16 @@ fn collection(report: &Envelope<Report>, loaded: &CollectionLoaded) -> Notice {
     };
     let attributes = [("collection", loaded.collection.as_str()), ("status", loaded.effect.as_str())];
     let source = "/collections".to_owned();
-    notice(report, Topic::Completed, kind, source, &loaded.collection, &attributes, inline(Some(&loaded.document)), data)
+    notice(
+        report,
+        Topic::Completed,
+        kind,
+        source,
+        &loaded.collection,
+        &attributes,
+        inline(Some(&loaded.document)),
+        data,
+    )
 }
 
 fn object(report: &Envelope<Report>, routed: &ObjectRouted) -> Notice {

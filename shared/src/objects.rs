@@ -69,8 +69,12 @@ impl ObjectsError {
 #[async_trait]
 pub trait Objects: Send + Sync {
     /// Reads a whole object of at most `bytes_max` bytes; with an `etag`, only that content.
-    async fn get(&self, object: &ObjectRef, etag: Option<&str>, bytes_max: u64)
-    -> Result<(Bytes, ObjectInfo), ObjectsError>;
+    async fn get(
+        &self,
+        object: &ObjectRef,
+        etag: Option<&str>,
+        bytes_max: u64,
+    ) -> Result<(Bytes, ObjectInfo), ObjectsError>;
     /// Looks an object up; `None` where there is none.
     async fn head(&self, object: &ObjectRef) -> Result<Option<ObjectInfo>, ObjectsError>;
     /// Writes a whole object.

@@ -198,7 +198,8 @@ async fn settle<S: Stage>(runner: &Runner<S>, batch: Batch, held: &Held, outage:
     }
     if !done.is_empty() {
         let results = runner.queue().delete(&done).await;
-        let again: Vec<_> = done.iter().zip(&results).filter(|(_, result)| result.is_err()).map(|(r, _)| r.clone()).collect();
+        let again: Vec<_> =
+            done.iter().zip(&results).filter(|(_, result)| result.is_err()).map(|(r, _)| r.clone()).collect();
         if !again.is_empty() {
             report_failures(S::NAME, "delete", runner.queue().delete(&again).await);
         }
@@ -219,7 +220,11 @@ async fn wait_for_dependencies<S: Stage>(runner: &Runner<S>) {
             }
             Err(failure) => {
                 if !said {
-                    error!(stage = S::NAME, reason = chain_of(&failure), "a dependency is down: nothing is received until it answers");
+                    error!(
+                        stage = S::NAME,
+                        reason = chain_of(&failure),
+                        "a dependency is down: nothing is received until it answers"
+                    );
                     said = true;
                 }
                 tokio::time::sleep(pauses.next().unwrap_or(Duration::from_secs(10))).await;

@@ -11,7 +11,9 @@ use futures::FutureExt;
 use jiff::Timestamp;
 use landfall_events::letter::{Letter, REDRIVE, TRACEPARENT};
 use landfall_events::report::{self, Waiting};
-use landfall_events::{Cause, Change, Envelope, Event, EventId, ObjectRef, Received, Refusal, Report, Unread, Unreadable, codes};
+use landfall_events::{
+    Cause, Change, Envelope, Event, EventId, ObjectRef, Received, Refusal, Report, Unread, Unreadable, codes,
+};
 use rand::Rng;
 use tracing::{Instrument, error, info, warn};
 
@@ -210,7 +212,10 @@ impl<S: Stage> Runner<S> {
         }
     }
 
-    async fn attempt(&self, batch: &[Envelope<S::Input>]) -> Result<Vec<Result<Outcome<S>, Unfinished<S::Error>>>, Halt> {
+    async fn attempt(
+        &self,
+        batch: &[Envelope<S::Input>],
+    ) -> Result<Vec<Result<Outcome<S>, Unfinished<S::Error>>>, Halt> {
         let span = tracing::info_span!("batch", stage = S::NAME, batch.size = batch.len());
         let handled = AssertUnwindSafe(self.stage.handle(batch, (self.now)()).instrument(span)).catch_unwind();
         let results = match tokio::time::timeout(self.policy.batch_time_max, handled).await {
@@ -341,7 +346,14 @@ impl<S: Stage> Runner<S> {
         posts
     }
 
-    fn unreadable(&self, index: usize, delivery: &Delivery, unread: &Unread, redrive: u32, trace: &TraceParent) -> Vec<Post> {
+    fn unreadable(
+        &self,
+        index: usize,
+        delivery: &Delivery,
+        unread: &Unread,
+        redrive: u32,
+        trace: &TraceParent,
+    ) -> Vec<Post> {
         let reason = chain_of(&unread.why);
         let code = match &unread.why {
             Unreadable::Json { .. } | Unreadable::Kind { .. } => codes::DELIVERY_UNREADABLE,
@@ -382,7 +394,10 @@ impl<S: Stage> Runner<S> {
             group: group("", S::NAME),
             delay: Duration::ZERO,
         };
-        vec![Post { delivery: index, outlet: Outlet::Notify, message }, self.letter(index, unread.body.clone(), &letter)]
+        vec![
+            Post { delivery: index, outlet: Outlet::Notify, message },
+            self.letter(index, unread.body.clone(), &letter),
+        ]
     }
 
     fn letter(&self, delivery: usize, body: String, letter: &Letter) -> Post {
@@ -401,7 +416,10 @@ impl<S: Stage> Runner<S> {
         for outlet in [Outlet::Next, Outlet::Notify, Outlet::Own, Outlet::Dead] {
             // A delivery that comes again writes its letter then.
             let retried = |post: &Post| verdicts[post.delivery] != Verdict::Ack;
-            let mine: Vec<_> = posts.iter().filter(|post| post.outlet == outlet && !(outlet == Outlet::Dead && retried(post))).collect();
+            let mine: Vec<_> = posts
+                .iter()
+                .filter(|post| post.outlet == outlet && !(outlet == Outlet::Dead && retried(post)))
+                .collect();
             if mine.is_empty() {
                 continue;
             }

@@ -70,8 +70,9 @@ fn random_hex(bytes: usize) -> String {
 /// Starts logging to standard output: JSON lines, or text where a person watches a terminal.
 /// `RUST_LOG` sets the level; `info` is the default, and `warn` for the SDK's own crates.
 pub fn start() {
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,aws_config=warn,aws_smithy_runtime=warn,hyper=warn,lambda_runtime=warn"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+        EnvFilter::new("info,aws_config=warn,aws_smithy_runtime=warn,hyper=warn,lambda_runtime=warn")
+    });
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter);
     if std::io::stdout().is_terminal() {
         subscriber.init();

@@ -102,7 +102,9 @@ pub async fn run<S: Stage>(
     let policy = surroundings.config.policy();
     let runner = Arc::new(Runner::new(stage, outlets, policy, landings.provider_of()));
     if std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_some() {
-        lambda::serve(runner).await.map_err(|error| anyhow::anyhow!("the Lambda runtime's interface failed: {error}"))?;
+        lambda::serve(runner)
+            .await
+            .map_err(|error| anyhow::anyhow!("the Lambda runtime's interface failed: {error}"))?;
     } else {
         poller::poll(runner, settings, terminated()).await;
         info!(stage = S::NAME, "stopped");
@@ -137,7 +139,8 @@ async fn read_config(objects: &dyn Objects, place: &str) -> anyhow::Result<Confi
 
 async fn terminated() {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         return std::future::pending().await;
     };
     tokio::select! {

@@ -162,7 +162,9 @@ impl World {
             moved |= self.step(&load).await;
             moved |= self.step(&notify).await;
             if !moved {
-                let Some(next) = self.queues.values().filter_map(|queues| queues.own.next_visible()).min() else { return };
+                let Some(next) = self.queues.values().filter_map(|queues| queues.own.next_visible()).min() else {
+                    return;
+                };
                 tokio::time::sleep_until(next).await;
             }
         }
@@ -208,7 +210,9 @@ impl World {
         }
         let text = |body: &[u8]| String::from_utf8_lossy(body).into_owned();
         let letters = self.queues.iter().flat_map(|(stage, queues)| {
-            let of = move |attributes: &BTreeMap<String, String>, name: &str| attributes.get(name).cloned().unwrap_or_default();
+            let of = move |attributes: &BTreeMap<String, String>, name: &str| {
+                attributes.get(name).cloned().unwrap_or_default()
+            };
             queues.dead.messages().into_iter().map(move |letter| {
                 ((*stage).to_owned(), of(&letter.attributes, "code"), of(&letter.attributes, "object"))
             })
@@ -216,7 +220,13 @@ impl World {
         let ledger = kept.rows.values().map(|row| {
             let announced = if row.announced.is_some() { "announced" } else { "silent" };
             let (effect, code) = (row.effect.map(landfall_events::report::Effect::as_str), row.code.as_deref());
-            format!("{} {} {} {announced} {effect:?} {code:?} {}", row.cause.object, row.subject, row.state.as_str(), row.event)
+            format!(
+                "{} {} {} {announced} {effect:?} {code:?} {}",
+                row.cause.object,
+                row.subject,
+                row.state.as_str(),
+                row.event
+            )
         });
         let archived = self.objects.all().into_iter().filter(|(object, _)| object.bucket == "archive");
         Snapshot {

@@ -69,7 +69,11 @@ impl Real {
         if form == Form::Lambdas {
             supervisor::upload_zips(&s3).await?;
             parameters.extend([("Workers", "lambda"), ("CodeBucket", supervisor::CODE_BUCKET)]);
-            parameters.extend([("DatabaseUrl", database_url.as_str()), ("FunctionTimeout", "10"), ("VisibilityTimeout", "60")]);
+            parameters.extend([
+                ("DatabaseUrl", database_url.as_str()),
+                ("FunctionTimeout", "10"),
+                ("VisibilityTimeout", "60"),
+            ]);
         }
         stack::deploy(&sdk, &parameters).await?;
         let outputs = deployment::outputs(&sdk, STACK).await?;

@@ -162,7 +162,9 @@ async fn a_removed_item_is_gone_and_a_bad_line_is_refused_alone() {
     let (seen, _) = happen(Scenario::Members, Strike::Never).await;
     assert_eq!(seen.items.keys().map(|(_, id)| id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
     assert!(seen.notices.values().any(|(_, body)| body.contains("org.ogc.api.collection.item.delete")));
-    assert!(seen.letters.iter().any(|(_, code, object)| code == "stac.unparseable" && object.ends_with("items.ndjson#2")));
+    assert!(
+        seen.letters.iter().any(|(_, code, object)| code == "stac.unparseable" && object.ends_with("items.ndjson#2"))
+    );
 }
 
 #[tokio::test(start_paused = true)]

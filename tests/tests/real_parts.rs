@@ -180,7 +180,10 @@ async fn a_redriven_letter_completes_and_a_mended_item_supersedes_its_letter() -
     std::fs::remove_file(folder.join("img/a.dat"))?;
     real.run(&["put", path]).await?;
     let map = real.scratch("map.yaml");
-    std::fs::write(&map, "BUCKET_MAP: {NODES: {SBN: {buckets: {staging: {name: landfall-archive}}}, IMG: {buckets: {staging: {name: landfall-archive}}}}}")?;
+    std::fs::write(
+        &map,
+        "BUCKET_MAP: {NODES: {SBN: {buckets: {staging: {name: landfall-archive}}}, IMG: {buckets: {staging: {name: landfall-archive}}}}}",
+    )?;
     real.run(&["map", "set", map.to_str().expect("it is UTF-8")]).await?;
     tokio::time::sleep(Duration::from_secs(3)).await;
     let dry = real.run(&["dlq", "redrive", "--code", "route.unmapped", "--dry-run", "--format", "json"]).await?;

@@ -16,10 +16,15 @@ use crate::output::SetUp;
 /// The folder of PostgreSQL's server programs: Debian's newest, or the one that `PATH` leads to.
 #[must_use]
 pub fn binaries() -> Option<PathBuf> {
-    let mut versions: Vec<_> =
-        std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path().join("bin")).collect();
+    let mut versions: Vec<_> = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path().join("bin"))
+        .collect();
     versions.sort();
-    let on_path = std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect::<Vec<_>>()).unwrap_or_default();
+    let on_path =
+        std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect::<Vec<_>>()).unwrap_or_default();
     let mut folders = versions.into_iter().rev().chain(on_path);
     folders.find(|folder| folder.join("initdb").exists() && folder.join("postgres").exists())
 }
@@ -66,7 +71,8 @@ impl Cluster {
         let password = match std::fs::read_to_string(&secret) {
             Ok(password) if data.join("PG_VERSION").exists() => password,
             _ => {
-                let password: String = rand::rng().sample_iter(rand::distr::Alphanumeric).take(32).map(char::from).collect();
+                let password: String =
+                    rand::rng().sample_iter(rand::distr::Alphanumeric).take(32).map(char::from).collect();
                 super::write_private(&secret, &password)?;
                 password
             }

@@ -21,8 +21,11 @@ const BUCKET_MAP: &str = include_str!("../../../infra/bucket-map.yaml");
 pub const STACK: &str = "landfall";
 
 /// The buckets of a local deployment.
-pub const BUCKETS: [(&str, &str); 3] =
-    [("LandingBucketName", "landfall-landing"), ("ArchiveBucketName", "landfall-archive"), ("WorkBucketName", "landfall-work")];
+pub const BUCKETS: [(&str, &str); 3] = [
+    ("LandingBucketName", "landfall-landing"),
+    ("ArchiveBucketName", "landfall-archive"),
+    ("WorkBucketName", "landfall-work"),
+];
 
 /// Who may do what on the local endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +103,11 @@ pub async fn deploy(sdk: &SdkConfig, parameters: &[(&str, &str)]) -> anyhow::Res
         }
     } else {
         let create = client.create_stack().stack_name(STACK).template_body(TEMPLATE);
-        create.set_parameters(Some(parameters)).capabilities(Capability::CapabilityIam).send().await
+        create
+            .set_parameters(Some(parameters))
+            .capabilities(Capability::CapabilityIam)
+            .send()
+            .await
             .context("the stack could not be created")?;
     }
     for _ in 0..600 {
@@ -122,7 +129,10 @@ pub async fn deploy(sdk: &SdkConfig, parameters: &[(&str, &str)]) -> anyhow::Res
 /// # Errors
 /// What S3 says.
 pub async fn seed(s3: &aws_sdk_s3::Client, work_bucket: &str, config: Option<&str>) -> anyhow::Result<()> {
-    let files = [("config/landfall.toml", config.unwrap_or(CONFIG), config.is_some()), ("config/bucket-map.yaml", BUCKET_MAP, false)];
+    let files = [
+        ("config/landfall.toml", config.unwrap_or(CONFIG), config.is_some()),
+        ("config/bucket-map.yaml", BUCKET_MAP, false),
+    ];
     for (key, text, replace) in files {
         let there = s3.head_object().bucket(work_bucket).key(key).send().await.is_ok();
         if !there || replace {

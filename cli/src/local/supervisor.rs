@@ -113,7 +113,8 @@ pub async fn up(state: &Path, options: &Options, format: Format) -> anyhow::Resu
 }
 
 async fn start(layout: &Layout, options: &Options, running: &mut Running) -> anyhow::Result<(Children, Deployment)> {
-    let steps = ProgressBar::new(5).with_style(ProgressStyle::with_template("[{pos}/{len}] {msg}").unwrap_or(ProgressStyle::default_bar()));
+    let steps = ProgressBar::new(5)
+        .with_style(ProgressStyle::with_template("[{pos}/{len}] {msg}").unwrap_or(ProgressStyle::default_bar()));
     let step = |text: &'static str| {
         steps.inc(1);
         steps.set_message(text);
@@ -145,7 +146,12 @@ async fn start(layout: &Layout, options: &Options, running: &mut Running) -> any
         upload_zips(&s3).await?;
         parameters.extend([("Workers", "lambda"), ("CodeBucket", CODE_BUCKET), ("DatabaseUrl", &database_url)]);
     }
-    let config = options.config.as_deref().map(std::fs::read_to_string).transpose().context("could not read the configuration")?;
+    let config = options
+        .config
+        .as_deref()
+        .map(std::fs::read_to_string)
+        .transpose()
+        .context("could not read the configuration")?;
     // The work bucket comes first, and functions read their configuration when they start.
     stack::deploy(&sdk, &parameters).await?;
     let outputs = deployment::outputs(&sdk, STACK).await?;
@@ -223,7 +229,12 @@ pub fn start_worker(layout: &Layout, deployment: &Deployment, stage: &str) -> an
 
 /// Starts a worker again when it ends. PostgreSQL or ministack ending by itself is said and left to a person:
 /// an operator may have stopped it on purpose, and the workers wait for it.
-async fn keep(layout: &Layout, running: &mut Running, children: &mut Children, deployment: &Deployment) -> anyhow::Result<()> {
+async fn keep(
+    layout: &Layout,
+    running: &mut Running,
+    children: &mut Children,
+    deployment: &Deployment,
+) -> anyhow::Result<()> {
     let (mut database_gone, mut ministack_gone) = (false, false);
     loop {
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -269,7 +280,8 @@ async fn stop_parts(running: &Running) {
 
 async fn told_to_stop() {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         return std::future::pending().await;
     };
     tokio::select! {
@@ -307,7 +319,12 @@ pub async fn up_detached(state: &Path, options: &Options, format: Format) -> any
             bail!("it did not start ({status}):\n{}", process::tail(&log));
         }
         let running = Running::read(&layout);
-        if running.ready && running.supervisor.as_ref().is_some_and(|started| Some(started.pid) == child.id().and_then(|pid| pid.try_into().ok())) {
+        if running.ready
+            && running
+                .supervisor
+                .as_ref()
+                .is_some_and(|started| Some(started.pid) == child.id().and_then(|pid| pid.try_into().ok()))
+        {
             break;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -46,7 +46,9 @@ fn per_entry(results: &mut [Result<(), QueueError>], offset: usize, failed: &[Ba
     for entry in failed {
         let text = format!("{}: {}", entry.code(), entry.message().unwrap_or("no message"));
         let error = match entry.code() {
-            code if code.contains("ReceiptHandleIsInvalid") || code.contains("MessageNotInflight") => QueueError::Lost(text),
+            code if code.contains("ReceiptHandleIsInvalid") || code.contains("MessageNotInflight") => {
+                QueueError::Lost(text)
+            }
             _ if entry.sender_fault() => QueueError::Refused(text),
             _ => QueueError::Unavailable(text),
         };
@@ -100,9 +102,9 @@ impl Queue for SqsQueue {
             .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount);
         let answer = request.send().await.map_err(|error| unavailable(&error))?;
         let delivery = |message: aws_sdk_sqs::types::Message| {
-            let count = message.attributes().and_then(|system| {
-                system.get(&MessageSystemAttributeName::ApproximateReceiveCount)?.parse().ok()
-            });
+            let count = message
+                .attributes()
+                .and_then(|system| system.get(&MessageSystemAttributeName::ApproximateReceiveCount)?.parse().ok());
             let attributes = message.message_attributes.unwrap_or_default();
             let text = |(name, value): (String, MessageAttributeValue)| Some((name, value.string_value?));
             Delivery {

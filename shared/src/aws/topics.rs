@@ -41,7 +41,8 @@ impl SnsTopics {
             }
             entry.build().expect("id and message are set")
         });
-        let request = self.client.publish_batch().topic_arn(arn).set_publish_batch_request_entries(Some(entries.collect()));
+        let request =
+            self.client.publish_batch().topic_arn(arn).set_publish_batch_request_entries(Some(entries.collect()));
         match request.send().await {
             Ok(answer) => {
                 for failed in answer.failed() {

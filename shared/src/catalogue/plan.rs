@@ -60,7 +60,9 @@ impl View {
                 let of_file = matches!(known.subject, Subject::Object { .. }) && known.cause.member.is_none();
                 match self.position(known).cmp_change(&position) {
                     Ordering::Equal => **other != key && same_member,
-                    Ordering::Less => **other != key && (of_file || same_member && known.subject.collection().is_none()),
+                    Ordering::Less => {
+                        **other != key && (of_file || same_member && known.subject.collection().is_none())
+                    }
                     Ordering::Greater => false,
                 }
             })
@@ -170,9 +172,9 @@ fn park(
 
 /// What was parked and will not be loaded must not stay claimable.
 fn settle_parked(view: &mut View, cause: &Cause, subject: &Subject, state: State) {
-    let parked = view.row(&cause.object, subject).filter(|row| {
-        matches!(row.state, State::Parked | State::Ready) && self_order(row, cause) == Ordering::Equal
-    });
+    let parked = view
+        .row(&cause.object, subject)
+        .filter(|row| matches!(row.state, State::Parked | State::Ready) && self_order(row, cause) == Ordering::Equal);
     if let Some(parked) = parked {
         let row = Row { state, parked: None, waits_for: Vec::new(), until: None, ..parked.clone() };
         view.write(row);
@@ -221,7 +223,11 @@ fn removal(view: &mut View, envelope: &Envelope<Routed>, removed: &ObjectRemoved
         match (&row.subject, row.state) {
             (Subject::Item { collection, item }, State::Loaded) => {
                 let key = (collection.clone(), item.clone());
-                let event = event_of(&Cause { member: row.cause.member, ..cause.clone() }, "landfall.item.loaded.v1", envelope.redrive);
+                let event = event_of(
+                    &Cause { member: row.cause.member, ..cause.clone() },
+                    "landfall.item.loaded.v1",
+                    envelope.redrive,
+                );
                 let mut dead = tombstone(row.subject.clone(), event);
                 dead.cause.member = row.cause.member;
                 let elsewhere = view.rows.iter().any(|((object, subject), other)| {
@@ -250,7 +256,8 @@ fn removal(view: &mut View, envelope: &Envelope<Routed>, removed: &ObjectRemoved
         }
     }
     // Where no item's row holds the removal against late older events, a row for the object itself does.
-    let held = view.rows.values().any(|row| row.cause.object == cause.object && self_order(row, cause) == Ordering::Equal);
+    let held =
+        view.rows.values().any(|row| row.cause.object == cause.object && self_order(row, cause) == Ordering::Equal);
     if !held {
         let event = event_of(cause, "landfall.object.removed.v1", envelope.redrive);
         let mut row = tombstone(Subject::Object { member: None }, event);
@@ -400,7 +407,11 @@ mod tests {
 
     fn removed(cause: Cause) -> Load {
         let cause = Cause { change: Change::Removed, ..cause };
-        Load { envelope: Envelope::new(ObjectRemoved { cause }.into(), "p", 0), document: String::new(), released_by: None }
+        Load {
+            envelope: Envelope::new(ObjectRemoved { cause }.into(), "p", 0),
+            document: String::new(),
+            released_by: None,
+        }
     }
 
     const CREATED: Applied = Applied::Loaded { effect: Effect::Created, release: false };
@@ -432,7 +443,11 @@ mod tests {
     #[test]
     fn a_late_older_event_of_the_key_never_overwrites() {
         let mut view = with_collection();
-        check(&mut view, &[item("i", cause("k", "2", 2)), item("i", cause("k", "1", 1))], &[CREATED, Applied::Superseded]);
+        check(
+            &mut view,
+            &[item("i", cause("k", "2", 2)), item("i", cause("k", "1", 1))],
+            &[CREATED, Applied::Superseded],
+        );
         check(&mut view, &[item("other", cause("k", "1", 1))], &[Applied::Superseded]);
         check(&mut view, &[item("i", cause("k", "3", 3))], &[REPLACED]);
     }
@@ -476,7 +491,11 @@ mod tests {
         let parked = Applied::Parked { until: until(), collection: "c".into() };
         let old = item("i", cause("k", "1", 1));
         check(&mut view, &[old.clone(), item("i", cause("k", "2", 2))], &[parked.clone(), parked]);
-        check(&mut view, &[collection("p", cause("m", "1", 1))], &[Applied::Loaded { effect: Effect::Created, release: true }]);
+        check(
+            &mut view,
+            &[collection("p", cause("m", "1", 1))],
+            &[Applied::Loaded { effect: Effect::Created, release: true }],
+        );
         check(&mut view, &[old], &[Applied::Superseded]);
     }
 
@@ -485,7 +504,11 @@ mod tests {
         let mut view = View::default();
         let created = Applied::Loaded { effect: Effect::Created, release: true };
         let owned = Applied::Owned { by: "p".into() };
-        check(&mut view, &[collection("p", cause("m", "1", 1)), collection("q", cause("n", "1", 2))], &[created, owned.clone()]);
+        check(
+            &mut view,
+            &[collection("p", cause("m", "1", 1)), collection("q", cause("n", "1", 2))],
+            &[created, owned.clone()],
+        );
         let mut theirs = item("i", cause("k", "1", 1));
         theirs.envelope.provider = "q".into();
         check(&mut view, &[theirs], &[owned]);

@@ -33,13 +33,18 @@ impl PostgresCatalogue {
     /// [`CatalogueError::Unusable`] where the URL cannot be understood.
     pub fn new(url: &str, connections_max: usize) -> Result<Self, CatalogueError> {
         let unusable = |error: &dyn std::error::Error| CatalogueError::Unusable(error.to_string());
-        let mut config: tokio_postgres::Config = url.parse().map_err(|error: tokio_postgres::Error| unusable(&error))?;
+        let mut config: tokio_postgres::Config =
+            url.parse().map_err(|error: tokio_postgres::Error| unusable(&error))?;
         config.options(SESSION).connect_timeout(Duration::from_secs(5));
         let manager = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let pool = Pool::builder(Manager::from_config(config, NoTls, manager))
             .max_size(connections_max)
             .runtime(Runtime::Tokio1)
-            .timeouts(Timeouts { wait: Some(Duration::from_secs(30)), create: Some(Duration::from_secs(10)), recycle: None })
+            .timeouts(Timeouts {
+                wait: Some(Duration::from_secs(30)),
+                create: Some(Duration::from_secs(10)),
+                recycle: None,
+            })
             .build()
             .map_err(|error| unusable(&error))?;
         Ok(Self { pool })
@@ -81,7 +86,8 @@ impl PostgresCatalogue {
         let mut client = self.client().await.map_err(Fault::Passed)?;
         let transaction = client.transaction().await?;
         let causes = reports.iter().map(|report| report.event.cause());
-        let keys: BTreeSet<_> = causes.clone().map(|cause| (lock_of("key", &[&cause.object.bucket, &cause.object.key]), true)).collect();
+        let keys: BTreeSet<_> =
+            causes.clone().map(|cause| (lock_of("key", &[&cause.object.bucket, &cause.object.key]), true)).collect();
         take_locks(&transaction, keys).await?;
         let mut view = View::default();
         fetch_rows(&transaction, &mut view, causes.clone()).await?;
@@ -164,7 +170,8 @@ impl Catalogue for PostgresCatalogue {
             if !rows.is_empty() {
                 return Ok(rows);
             }
-            let ready = "select parked from landfall.ledger where collection = $1 and state = 'ready' and parked is not null
+            let ready =
+                "select parked from landfall.ledger where collection = $1 and state = 'ready' and parked is not null
                 order by bucket, key, subject limit $2";
             client.query(ready, &[&collection, &i64::try_from(most).unwrap_or(i64::MAX)]).await
         };
@@ -507,7 +514,8 @@ async fn write_collections(transaction: &Transaction<'_>, view: &View) -> Result
         let sql = "insert into landfall.collections (collection, provider) values ($1, $2)
             on conflict (collection) do update set provider = excluded.provider";
         transaction.execute(sql, &[collection, &owner]).await?;
-        let sql = "update landfall.ledger set state = 'ready', updated = now() where collection = $1 and state = 'parked'";
+        let sql =
+            "update landfall.ledger set state = 'ready', updated = now() where collection = $1 and state = 'parked'";
         transaction.execute(sql, &[collection]).await?;
     }
     Ok(())

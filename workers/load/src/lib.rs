@@ -104,7 +104,12 @@ impl Load {
     }
 
     /// Builds the stage on ports.
-    pub fn with(catalogue: Arc<dyn Catalogue>, objects: Arc<dyn Objects>, work_bucket: &str, park_max: Duration) -> Self {
+    pub fn with(
+        catalogue: Arc<dyn Catalogue>,
+        objects: Arc<dyn Objects>,
+        work_bucket: &str,
+        park_max: Duration,
+    ) -> Self {
         Self { catalogue, documents: Documents::new(objects, work_bucket), park_max }
     }
 
@@ -285,7 +290,8 @@ mod tests {
             let document = Document::Inline(serde_json::value::RawValue::from_string(text.into()).unwrap());
             let stored = RoutedObject { object: ObjectRef::new("archive", id), size: 1, etag: None };
             let cause = self.land(id);
-            let routed = ItemRouted { cause, collection: "c".into(), item: id.into(), document, stored, assets: vec![] };
+            let routed =
+                ItemRouted { cause, collection: "c".into(), item: id.into(), document, stored, assets: vec![] };
             Envelope::new(routed.into(), "p", 0)
         }
 
@@ -342,5 +348,4 @@ mod tests {
         assert_eq!(refusals, [0, 0, 0, 0, 0, 1, 0, 0]);
         assert_eq!(world.catalogue.kept().items.len(), 7);
     }
-
 }

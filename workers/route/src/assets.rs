@@ -157,7 +157,10 @@ mod tests {
     fn a_relative_href_starts_at_the_item_or_at_the_dataset() {
         check("data/a.tif", &["sbn/C/metadata/items/data/a.tif", "sbn/C/data/a.tif"]);
         check("./a.tif", &["sbn/C/metadata/items/a.tif", "sbn/C/a.tif"]);
-        check("a%20b.tif", &["sbn/C/metadata/items/a%20b.tif", "sbn/C/metadata/items/a b.tif", "sbn/C/a%20b.tif", "sbn/C/a b.tif"]);
+        check(
+            "a%20b.tif",
+            &["sbn/C/metadata/items/a%20b.tif", "sbn/C/metadata/items/a b.tif", "sbn/C/a%20b.tif", "sbn/C/a b.tif"],
+        );
     }
 
     #[test]

@@ -114,7 +114,8 @@ impl BucketMap {
             for rule in node.paths.iter().filter(|rule| rule.prefix.is_empty()) {
                 return Err(MapError::EmptyPrefix(rule.bucket.name.clone()));
             }
-            let staging = node.buckets.iter().flat_map(|buckets| std::iter::once(&buckets.staging).chain(&buckets.archive));
+            let staging =
+                node.buckets.iter().flat_map(|buckets| std::iter::once(&buckets.staging).chain(&buckets.archive));
             for bucket in staging.chain(node.paths.iter().map(|rule| &rule.bucket)) {
                 check_bucket(bucket, forbidden)?;
             }

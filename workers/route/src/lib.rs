@@ -184,7 +184,8 @@ impl Route {
                 let placed = self.place(&item.cause, &item.document).await;
                 match placed.map_err(|error| (error, &item.collection, &item.item)) {
                     Ok(Placed::Done { document, stored, assets }) => {
-                        let (cause, collection, item) = (item.cause.clone(), item.collection.clone(), item.item.clone());
+                        let (cause, collection, item) =
+                            (item.cause.clone(), item.collection.clone(), item.item.clone());
                         let routed = ItemRouted { cause, collection, item, document, stored, assets };
                         Ok(Outcome::next(envelope.followed_by(routed.into())))
                     }
@@ -336,7 +337,8 @@ impl Route {
         if before.etag != etag {
             return Err(Error::Move(ObjectsError::Changed(from.clone())));
         }
-        let copied = self.objects.copy(from, etag, to, &provenance(source, etag, sequencer)).await.map_err(Error::Move)?;
+        let copied =
+            self.objects.copy(from, etag, to, &provenance(source, etag, sequencer)).await.map_err(Error::Move)?;
         if copied.size != before.size {
             let (from, to) = (from.clone(), to.clone());
             return Err(Error::Unequal { from, to, expected: before.size, found: copied.size });
@@ -368,7 +370,8 @@ const SEQUENCER: &str = "landfall-sequencer";
 
 /// User metadata takes ASCII only, so that the source is written as a URL.
 fn source_of(object: &ObjectRef) -> String {
-    let key: Vec<_> = object.key.split('/').map(|part| utf8_percent_encode(part, NON_ALPHANUMERIC).to_string()).collect();
+    let key: Vec<_> =
+        object.key.split('/').map(|part| utf8_percent_encode(part, NON_ALPHANUMERIC).to_string()).collect();
     format!("s3://{}/{}", object.bucket, key.join("/"))
 }
 

@@ -230,7 +230,9 @@ fn judged(verdict: Verdict) -> Judged {
         }
         Verdict::Valid { kind, warnings } => Judged::Document(kind, warnings),
         Verdict::Invalid { problems, ids: (collection, item) } => Judged::Refused(invalid(problems, collection, item)),
-        Verdict::NotStac => Judged::NoDocument(Refusal::new(codes::STAC_NOT_STAC, "the file is JSON but no STAC document")),
+        Verdict::NotStac => {
+            Judged::NoDocument(Refusal::new(codes::STAC_NOT_STAC, "the file is JSON but no STAC document"))
+        }
         Verdict::UnsupportedVersion(version) => {
             let reason = format!("stac_version is {version}; 1.0.0 and 1.1.0 are taken");
             Judged::Refused(Refusal::new(codes::STAC_VERSION, reason))

@@ -55,7 +55,9 @@ fn nested(value: &Value, depth: usize, shape: Shape, path: &mut Vec<usize>) -> R
             Shape::Line if values.len() < 2 => return Err("a line has at least two positions"),
             Shape::Line => {}
             Shape::Ring if values.len() < 4 => return Err("a ring has at least four positions"),
-            Shape::Ring if values.first() != values.last() => return Err("the ring is not closed: its last position is not its first"),
+            Shape::Ring if values.first() != values.last() => {
+                return Err("the ring is not closed: its last position is not its first");
+            }
             Shape::Ring => {}
         }
     }
@@ -81,7 +83,8 @@ pub(crate) fn vet_bbox(bbox: &Value, problems: &mut Vec<Problem>) {
     let whole = numbers.len() == values.len() && (numbers.len() == 4 || numbers.len() == 6);
     // West may be greater than east: the box then crosses the antimeridian.
     if whole && numbers[1] > numbers[half + 1] {
-        let mut problem = problem(codes::STAC_GEOMETRY, "/bbox", "the box's southern edge is north of its northern edge");
+        let mut problem =
+            problem(codes::STAC_GEOMETRY, "/bbox", "the box's southern edge is north of its northern edge");
         problem.severity = Severity::Warning;
         problems.push(problem);
     }

@@ -96,9 +96,7 @@ const PROBLEMS_MAX: usize = landfall_events::refusal::PROBLEMS_MAX;
 pub fn judge(text: &str, profile: Profile) -> Verdict {
     match serde_json::from_str(text) {
         Ok(value) => judge_value(&value, profile),
-        Err(error) => {
-            Verdict::Unparseable { line: error.line(), column: error.column(), message: error.to_string() }
-        }
+        Err(error) => Verdict::Unparseable { line: error.line(), column: error.column(), message: error.to_string() },
     }
 }
 
@@ -218,9 +216,10 @@ fn vet_item(item: &Value, profile: Profile, problems: &mut Vec<Problem>) -> Opti
     }
     let broken = problems[before..].iter().any(|problem| problem.severity == Severity::Error);
     vet_range(item, problems);
-    let linked = item.get("links").and_then(Value::as_array).is_some_and(|links| {
-        links.iter().any(|link| link.get("rel").and_then(Value::as_str) == Some("collection"))
-    });
+    let linked = item
+        .get("links")
+        .and_then(Value::as_array)
+        .is_some_and(|links| links.iter().any(|link| link.get("rel").and_then(Value::as_str) == Some("collection")));
     let names_collection = item.get("collection").is_some_and(Value::is_string);
     let unlinked = profile == Profile::Ingest && names_collection && !linked;
     if profile == Profile::Ingest && item.get("collection").is_none_or(Value::is_null) {
@@ -255,7 +254,8 @@ fn vet_range(item: &Value, problems: &mut Vec<Problem>) {
     let (Some(start), Some(end)) = (at("start_datetime"), at("end_datetime")) else { return };
     let (Ok(from), Ok(to)) = (start.parse::<jiff::Timestamp>(), end.parse::<jiff::Timestamp>()) else { return };
     if from > to {
-        let mut problem = problem(codes::STAC_DATETIME, "/properties/start_datetime", "the range ends before it starts");
+        let mut problem =
+            problem(codes::STAC_DATETIME, "/properties/start_datetime", "the range ends before it starts");
         problem.value = Some(masked(&format!("{start} to {end}")));
         // No schema says so, and the verdict is the published schemas': the catalogue will refuse it.
         problem.severity = Severity::Warning;
@@ -337,7 +337,9 @@ fn hint(error: &ValidationError<'_>) -> Option<String> {
         ValidationErrorKind::Required { property } => format!("add {property}"),
         ValidationErrorKind::Type { kind: TypeKind::Single(kind) } => format!("make it a JSON {kind}"),
         ValidationErrorKind::Enum { options } => format!("use one of {}", masked(&options.to_string())),
-        ValidationErrorKind::Constant { expected_value } => format!("set it to {}", masked(&expected_value.to_string())),
+        ValidationErrorKind::Constant { expected_value } => {
+            format!("set it to {}", masked(&expected_value.to_string()))
+        }
         ValidationErrorKind::Format { format } if format == "date-time" => "write it as 2024-05-17T10:15:00Z".into(),
         ValidationErrorKind::Pattern { .. } if error.instance_path().to_string().contains("datetime") => {
             "write it in UTC, as 2024-05-17T10:15:00Z".into()

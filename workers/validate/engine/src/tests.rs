@@ -52,7 +52,11 @@ fn each_problem_names_its_place() {
 fn geometry_is_checked_by_hand() {
     let place = "/geometry/coordinates";
     check_changed(place, json!([[[0, 0], [1, 0], [1, 1], [0, 2]]]), &[("stac.geometry", "/geometry/coordinates/0")]);
-    check_changed(place, json!([[[0, 0], [1, 0], [1, 1], ["x", 0]]]), &[("stac.geometry", "/geometry/coordinates/0/3")]);
+    check_changed(
+        place,
+        json!([[[0, 0], [1, 0], [1, 1], ["x", 0]]]),
+        &[("stac.geometry", "/geometry/coordinates/0/3")],
+    );
     check_changed("/geometry/type", json!("Blob"), &[("stac.schema", "/geometry/type")]);
 }
 
@@ -91,7 +95,10 @@ fn what_is_no_document_is_told_apart() {
     assert!(matches!(judge("{\n x", Profile::Strict), Verdict::Unparseable { line: 2, .. }));
     assert_eq!(judge("[]", Profile::Strict), Verdict::NotStac);
     assert_eq!(judge(r#"{"type":"Feature"}"#, Profile::Strict), Verdict::NotStac);
-    assert_eq!(judge(r#"{"type":"Feature","stac_version":"0.9.0"}"#, Profile::Strict), Verdict::UnsupportedVersion("\"0.9.0\"".into()));
+    assert_eq!(
+        judge(r#"{"type":"Feature","stac_version":"0.9.0"}"#, Profile::Strict),
+        Verdict::UnsupportedVersion("\"0.9.0\"".into())
+    );
 }
 
 #[test]
@@ -107,7 +114,9 @@ fn every_schema_compiles() {
 fn a_file_is_taken_apart_into_its_members() {
     let features = r#"{"type":"FeatureCollection","features":[{"a":1.50},{"b":2}]}"#;
     assert!(matches!(split("x.json", features), Members::Features(all) if all[0].get() == r#"{"a":1.50}"#));
-    assert!(matches!(split("x.ndjson", "{}\n\nnot json\n"), Members::Lines(all) if all == [(1, "{}"), (3, "not json")]));
+    assert!(
+        matches!(split("x.ndjson", "{}\n\nnot json\n"), Members::Lines(all) if all == [(1, "{}"), (3, "not json")])
+    );
     assert!(matches!(split("x.json", "{}"), Members::One));
 }
 
@@ -125,7 +134,11 @@ fn verdicts_agree_with_the_published_schemas() {
         let columns: Vec<_> = line.split('\t').collect();
         let (path, expected, extensions) = (columns[0], columns[1], columns[5]);
         let disputed = line.contains("DISPUTED");
-        if extensions != "0" || disputed || !["valid", "invalid", "invalid-format"].contains(&expected) || path.starts_with("itemcollection") {
+        if extensions != "0"
+            || disputed
+            || !["valid", "invalid", "invalid-format"].contains(&expected)
+            || path.starts_with("itemcollection")
+        {
             continue;
         }
         let Ok(text) = std::fs::read_to_string(corpus.join(path)) else { continue };
