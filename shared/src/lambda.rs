@@ -80,3 +80,49 @@ fn delivery(message: SqsMessage) -> Delivery {
         receives: receives.unwrap_or(1),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runner::Policy;
+    use crate::testing::Bench;
+
+    fn event(bodies: &[String]) -> SqsEvent {
+        let record = |(index, body): (usize, &String)| {
+            serde_json::json!({
+                "messageId": format!("m{index}"), "receiptHandle": format!("r{index}"), "body": body,
+                "attributes": {"ApproximateReceiveCount": "1"}, "messageAttributes": {},
+            })
+        };
+        let records: Vec<_> = bodies.iter().enumerate().map(record).collect();
+        serde_json::from_value(serde_json::json!({"Records": records})).unwrap()
+    }
+
+    async fn failed(bench: &Bench, keys: &[&str]) -> Result<Vec<String>, Error> {
+        let bodies: Vec<_> = keys.iter().map(|key| Bench::body(key)).collect();
+        let response = answer(&bench.runner, event(&bodies), Duration::from_secs(30)).await?;
+        Ok(response.batch_item_failures.into_iter().map(|failure| failure.item_identifier).collect())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_shall_come_again_is_named_as_failed() {
+        let bench = Bench::new(Policy::default());
+        let keys = ["sbn/pass", "sbn/fail", "sbn/refuse", "sbn/panic", "sbn/also"];
+        assert_eq!(failed(&bench, &keys).await.unwrap(), ["m1", "m3"]);
+        assert_eq!(bench.next.messages().len(), 2);
+        assert_eq!(bench.dead.messages().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_that_fails_for_an_outage_fails_the_invocation() {
+        let bench = Bench::new(Policy::default());
+        bench.stage.set_down(true);
+        assert!(failed(&bench, &["sbn/a", "sbn/b"]).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_invocation_answers_before_its_time_is_over() {
+        let bench = Bench::new(Policy::default());
+        assert_eq!(failed(&bench, &["sbn/hang", "sbn/pass"]).await.unwrap(), ["m0", "m1"]);
+    }
+}

@@ -16,6 +16,7 @@ pub mod queue;
 pub mod runner;
 pub mod stage;
 pub mod telemetry;
+pub mod testing;
 pub mod topic;
 pub mod worker;
 

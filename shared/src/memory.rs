@@ -192,7 +192,14 @@ impl Queue for MemoryQueue {
         self.faults.call(effect, || vec![Err(down()); count]).await
     }
 
-    async fn receive(&self, most: usize, visibility: Duration, _wait: Duration) -> Result<Vec<Delivery>, QueueError> {
+    async fn receive(&self, most: usize, visibility: Duration, wait: Duration) -> Result<Vec<Delivery>, QueueError> {
+        let deadline = Instant::now() + wait;
+        while Instant::now() < deadline && self.next_visible().is_none_or(|next| next > Instant::now()) {
+            // A message may be sent meanwhile: look at least every second.
+            let look = Instant::now() + Duration::from_secs(1);
+            let next = self.next_visible().unwrap_or(look);
+            tokio::time::sleep_until(next.min(look).min(deadline)).await;
+        }
         let effect = || {
             let mut state = locked(&self.state);
             let now = Instant::now();

@@ -235,6 +235,7 @@ impl Real {
 
 impl Drop for Real {
     /// Stops everything that was started here, whatever became of the test.
+    #[allow(clippy::disallowed_methods, reason = "a drop cannot await")]
     fn drop(&mut self) {
         let children = self.workers.values_mut().chain(self.follower.iter_mut()).chain([&mut self.ministack]);
         for child in children {

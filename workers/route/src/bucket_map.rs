@@ -111,7 +111,7 @@ impl BucketMap {
         let mut map: Self = serde_saphyr::from_str(yaml).map_err(|error| MapError::Yaml(error.to_string()))?;
         let mut nodes = BTreeMap::new();
         for (provider, node) in std::mem::take(&mut map.map.nodes) {
-            for rule in node.paths.iter().filter(|rule| rule.prefix.is_empty()) {
+            if let Some(rule) = node.paths.iter().find(|rule| rule.prefix.is_empty()) {
                 return Err(MapError::EmptyPrefix(rule.bucket.name.clone()));
             }
             let staging =

@@ -332,6 +332,7 @@ fn problems_of(error: &ValidationError<'_>, version: Version, profile: Profile) 
     vec![problem]
 }
 
+#[allow(clippy::wildcard_enum_match_arm, reason = "most kinds of the schema engine need no hint")]
 fn hint(error: &ValidationError<'_>) -> Option<String> {
     Some(match error.kind() {
         ValidationErrorKind::Required { property } => format!("add {property}"),
