@@ -1,0 +1,255 @@
+//! The wire forms are held by files: examples that are never edited once released, and schemas that follow the code.
+//!
+//! `LANDFALL_BLESS=1 cargo test -p landfall-events --test golden` writes what is missing or has changed.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use landfall_events::report::{CollectionLoaded, Effect, Ignored, ItemLoaded, ObjectRouted, Refused, Waiting};
+use landfall_events::routed::{CollectionReleased, CollectionRouted, ItemRouted, RoutedObject};
+use landfall_events::validated::{CollectionValidated, ItemValidated, ObjectAccepted, ObjectRemoved};
+use landfall_events::{
+    Cause, Change, Document, Envelope, Event, Landed, Notice, ObjectRef, Problem, Refusal, Report, Routed, Sequencer,
+    Severity, Validated, codes,
+};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+/// Compares with a file, or writes it where that is asked for.
+#[track_caller]
+fn check_file(path: &Path, text: &str) {
+    if std::env::var_os("LANDFALL_BLESS").is_some() {
+        std::fs::write(path, text).unwrap();
+    }
+    let held = std::fs::read_to_string(path).unwrap_or_else(|_| panic!("{} is missing", path.display()));
+    assert_eq!(held.trim_end(), text.trim_end(), "{} differs from the code", path.display());
+}
+
+fn cause(key: &str) -> Cause {
+    Cause {
+        object: ObjectRef::new("landing", key),
+        change: Change::Created,
+        version_id: Some("3HL4kqtJlcpXroDTDmJ+rmSpXd3dIbrHY".into()),
+        etag: Some("d41d8cd98f00b204e9800998ecf8427e".into()),
+        size: Some(1234),
+        sequencer: Some(Sequencer::try_from("0055AED6DCD90281E5".to_owned()).unwrap()),
+        event_time: "2024-05-17T10:15:00.123Z".parse().unwrap(),
+        member: None,
+    }
+}
+
+fn removed() -> ObjectRemoved {
+    let cause = cause("sbn/C/metadata/items/i.json");
+    ObjectRemoved { cause: Cause { change: Change::Removed, etag: None, size: None, ..cause } }
+}
+
+fn document(text: &str) -> Document {
+    Document::Inline(RawValue::from_string(text.into()).unwrap())
+}
+
+fn routed(key: &str) -> RoutedObject {
+    RoutedObject {
+        object: ObjectRef::new("archive", key),
+        size: 1234,
+        etag: Some("0cc175b9c0f1b6a831c399e269772661".into()),
+    }
+}
+
+fn refusal() -> Refusal {
+    let problem = Problem {
+        code: codes::STAC_DATETIME,
+        severity: Severity::Error,
+        pointer: "/properties/datetime".into(),
+        message: "value is not a \"date-time\"".into(),
+        hint: Some("write it as 2024-05-17T10:15:00Z".into()),
+        rule: Some("STAC 1.1.0".into()),
+        keyword: Some("format".into()),
+        value: Some("\"yesterday\"".into()),
+    };
+    let mut refusal =
+        Refusal::new(codes::STAC_DATETIME, "1 problem; /properties/datetime: value is not a \"date-time\"");
+    refusal.problems = vec![problem];
+    refusal.of_item("C", "i")
+}
+
+const ITEM: &str = r#"{"type":"Feature","id":"i","collection":"C","properties":{"gsd":10.0}}"#;
+const COLLECTION: &str = r#"{"type":"Collection","id":"C"}"#;
+
+fn validated() -> Vec<Validated> {
+    let cause = cause("sbn/C/metadata/items/i.json");
+    let (collection, item) = ("C".to_owned(), "i".to_owned());
+    vec![
+        ItemValidated {
+            cause: cause.clone(),
+            collection: collection.clone(),
+            item,
+            document: document(ITEM),
+            warnings: vec![],
+        }
+        .into(),
+        CollectionValidated { cause: cause.clone(), collection, document: document(COLLECTION), warnings: vec![] }
+            .into(),
+        ObjectAccepted { cause: cause.clone() }.into(),
+        removed().into(),
+    ]
+}
+
+fn routed_events() -> Vec<Routed> {
+    let cause = cause("sbn/C/metadata/items/i.json");
+    let (collection, item) = ("C".to_owned(), "i".to_owned());
+    let stored = routed("sbn/C/metadata/items/i.json");
+    let assets = vec![routed("sbn/C/data/i.tif")];
+    vec![
+        ItemRouted {
+            cause: cause.clone(),
+            collection: collection.clone(),
+            item,
+            document: document(ITEM),
+            stored: stored.clone(),
+            assets,
+        }
+        .into(),
+        CollectionRouted {
+            cause: cause.clone(),
+            collection: collection.clone(),
+            document: document(COLLECTION),
+            stored,
+        }
+        .into(),
+        removed().into(),
+        CollectionReleased { cause, collection, batch: 2 }.into(),
+    ]
+}
+
+fn reports() -> Vec<Report> {
+    let cause = cause("sbn/C/metadata/items/i.json");
+    let (collection, item) = ("C".to_owned(), "i".to_owned());
+    let until = "2024-05-18T10:15:00Z".parse().unwrap();
+    let assets = vec![routed("sbn/C/data/i.tif")];
+    vec![
+        ItemLoaded {
+            cause: cause.clone(),
+            collection: collection.clone(),
+            item: item.clone(),
+            effect: Effect::Created,
+            document: Some(document(ITEM)),
+            assets,
+        }
+        .into(),
+        CollectionLoaded {
+            cause: cause.clone(),
+            collection: collection.clone(),
+            effect: Effect::Replaced,
+            document: document(COLLECTION),
+        }
+        .into(),
+        ObjectRouted { cause: cause.clone(), destination: routed("sbn/C/data/i.tif") }.into(),
+        Refused { cause: cause.of_member(7), stage: "validate".into(), refusal: refusal() }.into(),
+        Waiting {
+            cause: cause.clone(),
+            stage: "route".into(),
+            waits_for: vec!["s3://landing/sbn/C/data/i.tif".into()],
+            until,
+            collection: Some(collection),
+            item: Some(item),
+        }
+        .into(),
+        Ignored { cause, rule: "overwritten".into() }.into(),
+    ]
+}
+
+/// One example a type: what was written then is read now, and is written the same.
+fn check_examples<E: Event + PartialEq>(events: Vec<E>) -> BTreeSet<&'static str> {
+    let mut kinds = BTreeSet::new();
+    for event in events {
+        let kind = event.kind();
+        kinds.insert(kind);
+        let envelope = Envelope::new(event, "sbn", 1);
+        let text = pretty(&envelope.to_json());
+        let path = folder("examples").join(format!("{kind}.json"));
+        check_file(&path, &text);
+        let held = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(Envelope::<E>::from_json(&held).unwrap().event.kind(), kind);
+        assert_eq!(Envelope::<E>::from_json(&envelope.to_json()).unwrap(), envelope);
+        // A newer writer may add fields.
+        let mut newer: Value = serde_json::from_str(&held).unwrap();
+        newer["novelty"] = 1.into();
+        newer["data"]["novelty"] = serde_json::json!({"x": [1]});
+        assert!(Envelope::<E>::from_json(&newer.to_string()).is_ok(), "{kind}");
+    }
+    kinds
+}
+
+fn pretty(json: &str) -> String {
+    serde_json::to_string_pretty(&serde_json::from_str::<Value>(json).unwrap()).unwrap() + "\n"
+}
+
+#[test]
+fn every_event_has_an_example_that_still_reads() {
+    let landed = vec![Landed { cause: cause("sbn/a b+ü.txt") }];
+    assert_eq!(check_examples(landed), [landfall_events::landed::KIND].into());
+    assert_eq!(check_examples(validated()), Validated::KINDS.iter().copied().collect());
+    assert_eq!(check_examples(routed_events()), Routed::KINDS.iter().copied().collect());
+    assert_eq!(check_examples(reports()), Report::KINDS.iter().copied().collect());
+}
+
+#[test]
+fn every_notice_has_an_example() {
+    let mut names = BTreeSet::new();
+    for report in reports() {
+        let Some(notice) = Notice::of(&Envelope::new(report, "sbn", 0)) else { continue };
+        let body: Value = serde_json::from_str(&notice.body).unwrap();
+        let name = format!("notice.{}.json", body["type"].as_str().unwrap());
+        check_file(&folder("examples").join(&name), &pretty(&notice.body));
+        assert!(notice.attributes.len() <= 10, "raw delivery takes ten attributes");
+        assert!(names.insert(name));
+    }
+    assert_eq!(names.len(), 4);
+}
+
+#[test]
+fn a_notice_that_would_be_too_large_leaves_its_document_out() {
+    let text = format!(r#"{{"x":"{}"}}"#, "y".repeat(landfall_events::notice::BYTES_MAX));
+    let cause = cause("sbn/C/metadata/items/i.json");
+    let loaded = ItemLoaded {
+        cause,
+        collection: "C".into(),
+        item: "i".into(),
+        effect: Effect::Created,
+        document: Some(document(&text)),
+        assets: vec![],
+    };
+    let notice = Notice::of(&Envelope::new(loaded.into(), "sbn", 0)).unwrap();
+    assert!(notice.body.len() < 2000, "{}", notice.body.len());
+}
+
+/// The schemas of the payloads, generated from the types.
+#[test]
+fn the_schemas_follow_the_types() {
+    macro_rules! check {
+        ($($kind:literal: $payload:ty),+ $(,)?) => {
+            $(let schema = serde_json::to_string_pretty(&schemars::schema_for!($payload)).unwrap() + "\n";
+            check_file(&folder("schemas").join(concat!($kind, ".json")), &schema);)+
+        };
+    }
+    check! {
+        "landfall.object.landed.v1": Landed,
+        "landfall.item.validated.v1": ItemValidated,
+        "landfall.collection.validated.v1": CollectionValidated,
+        "landfall.object.accepted.v1": ObjectAccepted,
+        "landfall.object.removed.v1": ObjectRemoved,
+        "landfall.item.routed.v1": ItemRouted,
+        "landfall.collection.routed.v1": CollectionRouted,
+        "landfall.collection.released.v1": CollectionReleased,
+        "landfall.item.loaded.v1": ItemLoaded,
+        "landfall.collection.loaded.v1": CollectionLoaded,
+        "landfall.object.routed.v1": ObjectRouted,
+        "landfall.object.refused.v1": Refused,
+        "landfall.object.waiting.v1": Waiting,
+        "landfall.object.ignored.v1": Ignored,
+    }
+}
