@@ -9,6 +9,7 @@ use landfall_events::ObjectRef;
 use landfall_events::letter::{Letter, REDRIVE, TRACEPARENT};
 use landfall_shared::catalogue::RowFilter;
 use landfall_shared::queue::{BATCH_MAX, Delivery, Outgoing, Queue};
+use landfall_shared::runner::group;
 use serde::Serialize;
 
 use crate::deployment::{Connected, Place};
@@ -214,7 +215,9 @@ async fn redrive(redrive: &Redrive, connected: &Connected, format: Format) -> an
             let done = chunk.iter().zip(&sent).filter(|(_, sent)| sent.is_ok());
             let receipts: Vec<_> = done.map(|(one, _)| one.receipt.clone()).collect();
             // A letter that could not be deleted is sent again by the next redrive, which changes nothing.
-            report.redriven += dead.delete(&receipts).await.iter().filter(|deleted| deleted.is_ok()).count();
+            let deleted = dead.delete(&receipts).await.iter().filter(|deleted| deleted.is_ok()).count();
+            report.redriven += deleted;
+            report.failed += receipts.len() - deleted;
             let failed: Vec<_> =
                 chunk.iter().zip(&sent).filter(|(_, sent)| sent.is_err()).map(|(one, _)| one.receipt.clone()).collect();
             report.failed += failed.len();
@@ -239,11 +242,7 @@ fn again(one: &Found) -> Outgoing {
     let trace = one.letter.as_ref().and_then(|letter| letter.traceparent.clone());
     attributes.extend(trace.map(|trace| (TRACEPARENT.to_owned(), trace)));
     let provider = one.letter.as_ref().map(|letter| letter.provider.clone()).unwrap_or_default();
-    let group = if provider.is_empty() {
-        "redrive".into()
-    } else {
-        provider.chars().filter(char::is_ascii_graphic).take(128).collect()
-    };
+    let group = group(&provider, "redrive");
     Outgoing { body: one.body.clone(), attributes, group, delay: Duration::ZERO }
 }
 
@@ -286,11 +285,17 @@ async fn take(dead: &dyn Queue, stage: &str, select: &Select) -> anyhow::Result<
     let mut found = Vec::new();
     let mut others = Vec::new();
     let mut empty = 0;
+    // What comes a second time has become visible again: the whole queue was seen.
+    let mut seen = BTreeSet::new();
+    let started = std::time::Instant::now();
     // A receive asks only some of SQS's servers: one empty answer does not mean an empty queue.
-    while empty < 2 {
+    while empty < 2 && started.elapsed() < LOOK / 2 {
         let received = dead.receive(BATCH_MAX, LOOK, Duration::from_secs(u64::from(empty > 0))).await?;
         empty = if received.is_empty() { empty + 1 } else { 0 };
         for delivery in received {
+            if !seen.insert(delivery.id.clone()) {
+                empty = 2;
+            }
             let one = read(stage, delivery);
             if is_meant(&one, select) { found.push(one) } else { others.push(one.receipt) }
         }
@@ -341,10 +346,18 @@ async fn mark_superseded(letters: &mut [Found], connected: &Connected) -> anyhow
         one.superseded = match mine {
             Some(row) => row.outdated,
             // Its row was written over by what came after it; where there is no row at all, notify has not come to it.
-            None => of_object.iter().any(|row| letter.time.is_some_and(|time| row.updated > time)),
+            None => of_object.iter().any(|row| {
+                let same_member = row.row.cause.member == member_of(letter.object.as_deref());
+                same_member && letter.time.is_some_and(|time| row.updated > time)
+            }),
         };
     }
     Ok(())
+}
+
+/// The member that an attribute names.
+fn member_of(text: Option<&str>) -> Option<u32> {
+    text?.rsplit_once('#')?.1.parse().ok()
 }
 
 /// The object that an attribute names, without its member.

@@ -1,6 +1,6 @@
 //! `landfall status`: where each landed object is, and what is wrong with it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use indicatif::ProgressBar;
@@ -190,13 +190,7 @@ pub async fn ask(status: &Status, connected: &Connected) -> anyhow::Result<Answe
     let mut lines: Vec<_> = rows.iter().map(line).collect();
     // What the ledger has not got has no collection that it could be asked for.
     if status.collection.is_none() {
-        let known: BTreeSet<(&str, &str)> = rows
-            .iter()
-            .filter(|row| !row.outdated && row.row.cause.object.bucket == bucket)
-            .map(|row| (row.row.cause.object.key.as_str(), row.row.cause.etag.as_deref().unwrap_or_default()))
-            .collect();
-        let keys: BTreeSet<&str> = known.iter().map(|(key, _)| *key).collect();
-        lines.extend(in_flight(status, connected, &bucket, &known, &keys).await?);
+        lines.extend(in_flight(status, connected, &bucket).await?);
     }
     lines.sort_by(|a, b| (&a.key, a.member).cmp(&(&b.key, b.member)));
     let mut summary = BTreeMap::new();
@@ -207,27 +201,24 @@ pub async fn ask(status: &Status, connected: &Connected) -> anyhow::Result<Answe
 }
 
 /// Landed objects of which the ledger has nothing, or nothing of their newest content.
-async fn in_flight(
-    status: &Status,
-    connected: &Connected,
-    bucket: &str,
-    known: &BTreeSet<(&str, &str)>,
-    keys: &BTreeSet<&str>,
-) -> anyhow::Result<Vec<Line>> {
+async fn in_flight(status: &Status, connected: &Connected, bucket: &str) -> anyhow::Result<Vec<Line>> {
+    let catalogue = connected.catalogue()?;
     let mut lines = Vec::new();
     let provider = status.provider.as_ref().map(|provider| format!("{provider}/"));
     let prefix = status.key.clone().or(provider);
     let mut pages = connected.s3().list_objects_v2().bucket(bucket).set_prefix(prefix).into_paginator().send();
     while let Some(page) = pages.next().await {
-        for object in page?.contents() {
+        let page = page?;
+        let keys: Vec<&str> = page.contents().iter().filter_map(|object| object.key()).collect();
+        let known = catalogue.known(bucket, &keys).await?;
+        for object in page.contents() {
             let (Some(key), Some(modified)) = (object.key(), object.last_modified()) else { continue };
             let landed = Timestamp::from_second(modified.secs()).unwrap_or_default();
             let etag = object.e_tag().unwrap_or_default().trim_matches('"');
-            let settled = known.contains(&(key, etag)) || (keys.contains(key) && key.ends_with('/'));
-            if settled || status.since.is_some_and(|since| landed < since) {
-                continue;
+            let settled = known.contains(&(key.to_owned(), etag.to_owned()));
+            if !settled && status.since.is_none_or(|since| landed >= since) {
+                lines.push(Line { since: landed, ..empty(key, Outcome::InFlight) });
             }
-            lines.push(Line { since: landed, ..empty(key, Outcome::InFlight) });
         }
     }
     Ok(lines)

@@ -121,12 +121,18 @@ codes! {
     ROUTE_ASSET_MISSING = "route.asset-missing",
         "An asset that the item names had not landed when the item's waiting time was over.",
         "Drop the missing files named, then redrive or drop the item again.";
+    ROUTE_REFUSED = "route.refused",
+        "The object store does not take the copy: its key or its metadata is too long, or it is too large to copy.",
+        "The reason holds the store's words: shorten the key or the metadata, and drop the file again.";
     LOAD_COLLECTION_OWNED = "load.collection-owned",
         "The collection belongs to another provider.",
         "Use a collection id of your own, or ask the operator to change the owner.";
     LOAD_COLLECTION_MISSING = "load.collection-missing",
         "The item's collection had not landed when the item's waiting time was over.",
         "Drop the collection, then redrive the item.";
+    LOAD_REPEATED = "load.repeated",
+        "The same item id stands twice in one file.",
+        "Give each item an id of its own, or remove the repetition, and drop the file again.";
     LOAD_REFUSED = "load.refused",
         "The catalogue refused the document for a reason of its own.",
         "The reason holds the database's words; mend the document and drop it again.";

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use crate::cause::Cause;
 use crate::document::Document;
 use crate::envelope::{self, Envelope, Event, EventId};
+use crate::letter;
 use crate::refusal::Refusal;
 use crate::report::{CollectionLoaded, Effect, ItemLoaded, ObjectRouted, Refused, Report};
 use crate::routed::RoutedObject;
@@ -114,16 +115,16 @@ fn item(report: &Envelope<Report>, loaded: &ItemLoaded) -> Notice {
         Effect::Replaced => "org.ogc.api.collection.item.replace",
         Effect::Deleted => "org.ogc.api.collection.item.delete",
     };
-    let data = |document| ItemData {
+    let data = |fit| ItemData {
         collection: &loaded.collection,
         item: &loaded.item,
         effect: loaded.effect,
         object: &loaded.cause,
-        assets: &loaded.assets,
-        document,
+        assets: if fit == Fit::Bare { &[] } else { &loaded.assets },
+        document: inline(loaded.document.as_ref(), fit),
     };
     let attributes = [("collection", loaded.collection.as_str()), ("status", loaded.effect.as_str())];
-    notice(report, Topic::Completed, kind, source, &loaded.item, &attributes, inline(loaded.document.as_ref()), data)
+    notice(report, Topic::Completed, kind, source, &loaded.item, &attributes, data)
 }
 
 fn collection(report: &Envelope<Report>, loaded: &CollectionLoaded) -> Notice {
@@ -132,31 +133,22 @@ fn collection(report: &Envelope<Report>, loaded: &CollectionLoaded) -> Notice {
         Effect::Replaced => "org.ogc.api.collection.replace",
         Effect::Deleted => "org.ogc.api.collection.delete",
     };
-    let data = |document| CollectionData {
+    let data = |fit| CollectionData {
         collection: &loaded.collection,
         effect: loaded.effect,
         object: &loaded.cause,
-        document,
+        document: inline(Some(&loaded.document), fit),
     };
     let attributes = [("collection", loaded.collection.as_str()), ("status", loaded.effect.as_str())];
     let source = "/collections".to_owned();
-    notice(
-        report,
-        Topic::Completed,
-        kind,
-        source,
-        &loaded.collection,
-        &attributes,
-        inline(Some(&loaded.document)),
-        data,
-    )
+    notice(report, Topic::Completed, kind, source, &loaded.collection, &attributes, data)
 }
 
 fn object(report: &Envelope<Report>, routed: &ObjectRouted) -> Notice {
     let source = format!("s3://{}", routed.destination.object.bucket);
     let data = |_| ObjectData { object: &routed.cause, destination: &routed.destination };
     let subject = &routed.destination.object.key;
-    notice(report, Topic::Completed, OBJECT, source, subject, &[("status", "routed")], None, data)
+    notice(report, Topic::Completed, OBJECT, source, subject, &[("status", "routed")], data)
 }
 
 fn rejected(report: &Envelope<Report>, refused: &Refused) -> Notice {
@@ -165,7 +157,18 @@ fn rejected(report: &Envelope<Report>, refused: &Refused) -> Notice {
     let code = refused.refusal.code.as_str();
     let mut attributes = vec![("code", code), ("stage", refused.stage.as_str()), ("status", "rejected")];
     attributes.extend(refused.refusal.collection.as_deref().map(|collection| ("collection", collection)));
-    notice(report, Topic::Rejected, REJECTED, source, &refused.cause.object.key, &attributes, None, data)
+    notice(report, Topic::Rejected, REJECTED, source, &refused.cause.object.key, &attributes, data)
+}
+
+/// How much of what a notice could say fits it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fit {
+    /// Everything.
+    Whole,
+    /// Without the document.
+    Slim,
+    /// Without the list of assets too.
+    Bare,
 }
 
 /// Builds a notice; a document that would make it too large is left out, and its place is in `data.object`.
@@ -177,10 +180,9 @@ fn notice<'a, D: Serialize>(
     source: String,
     subject: &'a str,
     attributes: &[(&str, &str)],
-    document: Option<&'a RawValue>,
-    data: impl Fn(Option<&'a RawValue>) -> D,
+    data: impl Fn(Fit) -> D,
 ) -> Notice {
-    let build = |document| {
+    let build = |fit| {
         let body = Body {
             specversion: "1.0",
             id: &report.id,
@@ -190,24 +192,23 @@ fn notice<'a, D: Serialize>(
             time: report.time,
             datacontenttype: "application/json",
             provider: &report.provider,
-            data: data(document),
+            data: data(fit),
         };
         envelope::raw(&body).get().to_owned()
     };
-    let mut body = build(document);
-    if body.len() > BYTES_MAX {
-        body = build(None);
-    }
+    let bodies = [Fit::Whole, Fit::Slim, Fit::Bare].into_iter().map(build);
+    let mut last = String::new();
+    let body = bodies.inspect(|body| last.clone_from(body)).find(|body| body.len() <= BYTES_MAX).unwrap_or(last);
     let own = [("type", kind), ("provider", report.provider.as_str())];
     let pairs = own.iter().chain(attributes).filter(|(_, value)| !value.is_empty());
-    let attributes = pairs.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let attributes = pairs.map(|(name, value)| ((*name).to_owned(), letter::visible(value))).collect();
     Notice { id: report.id.clone(), topic, body, attributes }
 }
 
-fn inline(document: Option<&Document>) -> Option<&RawValue> {
+fn inline(document: Option<&Document>, fit: Fit) -> Option<&RawValue> {
     match document? {
-        Document::Inline(raw) => Some(raw),
-        Document::Stored(_) => None,
+        Document::Inline(raw) if fit == Fit::Whole => Some(raw),
+        Document::Inline(_) | Document::Stored(_) => None,
     }
 }
 

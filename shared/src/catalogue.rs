@@ -248,6 +248,11 @@ pub enum Applied {
     },
     /// The object's items are gone from the catalogue.
     Removed(Vec<Gone>),
+    /// Another member of the same file has the same id.
+    Repeated {
+        /// Which.
+        member: Option<u32>,
+    },
     /// It needs nothing done, by this rule.
     Ignored(&'static str),
 }
@@ -263,11 +268,21 @@ pub struct Gone {
     pub member: Option<u32>,
 }
 
+impl Gone {
+    /// The id of the report that it went with `cause`.
+    #[must_use]
+    pub fn event(&self, cause: &Cause, redrive: u32) -> EventId {
+        plan::deletion_id(cause, &self.collection, &self.item, redrive)
+    }
+}
+
 /// Whether a report still tells the newest that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// It does: announce it.
     Current,
+    /// It does, and was announced before.
+    Announced,
     /// Something newer has happened: do not.
     Superseded,
 }
@@ -319,7 +334,13 @@ pub trait Catalogue: Send + Sync {
     ) -> Result<Vec<Envelope<Routed>>, CatalogueError>;
 
     /// Records refusals, waits and routed data, and says of every report whether it is still the newest.
-    async fn record(&self, reports: &[Envelope<Report>]) -> Result<Vec<Standing>, CatalogueError>;
+    /// With `released_by` they are refusals that this release has found: until they are announced, a repetition of
+    /// the release finds them again.
+    async fn record(
+        &self,
+        reports: &[Envelope<Report>],
+        released_by: Option<&EventId>,
+    ) -> Result<Vec<Standing>, CatalogueError>;
 
     /// Records that these events were announced.
     async fn announced(&self, events: &[EventId]) -> Result<(), CatalogueError>;

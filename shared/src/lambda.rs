@@ -9,10 +9,13 @@ use tracing::{info, warn};
 
 use crate::queue::Delivery;
 use crate::runner::{Runner, Verdict};
-use crate::stage::Stage;
+use crate::stage::{self, READY_TIME_MAX, Stage};
 
 /// Time that is kept back from the function's timeout to answer in: a timeout would lose every partial result.
 const MARGIN: Duration = Duration::from_secs(2);
+
+/// How long records of an invocation whose time was over stay invisible.
+const TIME_OVER_PAUSE: Duration = Duration::from_secs(30);
 
 /// Serves invocations until the runtime ends the process.
 ///
@@ -37,10 +40,12 @@ pub async fn serve<S: Stage>(runner: Arc<Runner<S>>) -> Result<(), Error> {
 /// itself fails, because Lambda slows its polling down for that and not for failed records.
 async fn answer<S: Stage>(runner: &Runner<S>, event: SqsEvent, time_left: Duration) -> Result<SqsBatchResponse, Error> {
     let deliveries: Vec<_> = event.records.into_iter().map(delivery).collect();
-    let settled = tokio::time::timeout(time_left.saturating_sub(MARGIN), runner.settle(&deliveries)).await;
+    // The stage is cut off while there is time left to send what follows from that.
+    let (whole, batch) = (time_left.saturating_sub(MARGIN), time_left.saturating_sub(2 * MARGIN + READY_TIME_MAX));
+    let settled = tokio::time::timeout(whole, runner.settle_within(&deliveries, batch)).await;
     let verdicts = settled.unwrap_or_else(|_| {
         warn!(stage = S::NAME, "the invocation's time is over; its records come again");
-        vec![Verdict::Retry { after: Duration::ZERO }; deliveries.len()]
+        vec![Verdict::Retry { after: TIME_OVER_PAUSE }; deliveries.len()]
     });
     let later: Vec<_> = deliveries
         .iter()
@@ -55,7 +60,7 @@ async fn answer<S: Stage>(runner: &Runner<S>, event: SqsEvent, time_left: Durati
         for failure in runner.queue().set_visibility(&receipts).await.into_iter().filter_map(Result::err) {
             warn!(stage = S::NAME, reason = %failure, "the visibility could not be set; the queue's own applies");
         }
-        if later.len() == deliveries.len() && runner.stage().ready().await.is_err() {
+        if later.len() == deliveries.len() && !stage::answers(runner.stage()).await {
             return Err(format!("{}: a dependency is down, the batch comes again", S::NAME).into());
         }
     }

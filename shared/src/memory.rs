@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::catalogue::{Applied, Catalogue, CatalogueError, Load, Row, Standing, State, Subject, View, plan};
-use crate::objects::{ObjectInfo, Objects, ObjectsError};
+use crate::objects::{ObjectInfo, Objects, ObjectsError, Over};
 use crate::queue::{BATCH_BYTES_MAX, Delivery, Outgoing, Queue, QueueError};
 use crate::topic::{TopicError, Topics};
 
@@ -395,11 +395,22 @@ impl Objects for MemoryObjects {
         body: Bytes,
         content_type: &str,
         metadata: &BTreeMap<String, String>,
+        over: Over<'_>,
     ) -> Result<ObjectInfo, ObjectsError> {
         let effect = || {
+            let mut state = locked(&self.objects);
+            let there = state.1.get(object).map(|there| there.info.etag.as_str());
+            let fits = match over {
+                Over::Anything => true,
+                Over::Nothing => there.is_none(),
+                Over::This(etag) => there == Some(etag),
+            };
+            if !fits {
+                return Err(ObjectsError::Changed(object.clone()));
+            }
             let stored = object_of(body, content_type, metadata);
             let info = stored.info.clone();
-            locked(&self.objects).1.insert(object.clone(), stored);
+            state.1.insert(object.clone(), stored);
             Ok(info)
         };
         self.faults.call(effect, || Err(gone(object))).await
@@ -515,13 +526,12 @@ impl Catalogue for MemoryCatalogue {
     async fn apply(&self, loads: &[Load], park_until: Timestamp) -> Result<Vec<Applied>, CatalogueError> {
         let effect = || {
             let mut kept = locked(&self.state);
-            let poison = loads.iter().any(|load| load.document.contains("\"poison\""));
-            if poison {
-                let message = "poison".into();
-                return Err(CatalogueError::Refused { sqlstate: "22P02".into(), message });
-            }
             let mut view = kept.view();
             let mut applied = plan(&mut view, loads, park_until);
+            // As a database does, it looks at what is written and not at what is parked.
+            if view.item_writes.values().flatten().any(|document| document.contains("\"poison\"")) {
+                return Err(CatalogueError::Refused { sqlstate: "22P02".into(), message: "poison".into() });
+            }
             kept.keep(view);
             for (load, one) in loads.iter().zip(&mut applied) {
                 if let (Routed::Collection(routed), Applied::Loaded { release, .. }) = (&load.envelope.event, one) {
@@ -553,11 +563,15 @@ impl Catalogue for MemoryCatalogue {
         self.faults.call(effect, || Err(away())).await
     }
 
-    async fn record(&self, reports: &[Envelope<Report>]) -> Result<Vec<Standing>, CatalogueError> {
+    async fn record(
+        &self,
+        reports: &[Envelope<Report>],
+        released_by: Option<&EventId>,
+    ) -> Result<Vec<Standing>, CatalogueError> {
         let effect = || {
             let mut kept = locked(&self.state);
             let mut view = kept.view();
-            let standings = crate::catalogue::record(&mut view, reports);
+            let standings = crate::catalogue::record(&mut view, reports, released_by);
             kept.keep(view);
             Ok(standings)
         };

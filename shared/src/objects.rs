@@ -19,6 +19,17 @@ pub struct ObjectInfo {
     pub metadata: BTreeMap<String, String>,
 }
 
+/// What a write may write over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over<'a> {
+    /// Whatever is there.
+    Anything,
+    /// Nothing: the object must not be there yet.
+    Nothing,
+    /// The content with this entity tag.
+    This(&'a str),
+}
+
 /// Why an object could not be read or written.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ObjectsError {
@@ -44,6 +55,14 @@ pub enum ObjectsError {
         /// What the store says.
         reason: String,
     },
+    /// The store does not take the request: a key or metadata that is too long, for example.
+    #[error("the object store refuses {object}: {reason}")]
+    Refused {
+        /// The object.
+        object: ObjectRef,
+        /// What the store says.
+        reason: String,
+    },
     /// The store cannot be reached or is busy.
     #[error("the object store is not available for {object}: {reason}")]
     Unavailable {
@@ -60,7 +79,7 @@ impl ObjectsError {
     pub fn class(&self) -> Class {
         match self {
             Self::Denied { .. } | Self::Unavailable { .. } | Self::Missing(_) | Self::Changed(_) => Class::Transient,
-            Self::TooLarge { .. } => Class::Permanent,
+            Self::TooLarge { .. } | Self::Refused { .. } => Class::Permanent,
         }
     }
 }
@@ -77,13 +96,14 @@ pub trait Objects: Send + Sync {
     ) -> Result<(Bytes, ObjectInfo), ObjectsError>;
     /// Looks an object up; `None` where there is none.
     async fn head(&self, object: &ObjectRef) -> Result<Option<ObjectInfo>, ObjectsError>;
-    /// Writes a whole object.
+    /// Writes a whole object, if what is there is as `over` says; else it is [`ObjectsError::Changed`].
     async fn put(
         &self,
         object: &ObjectRef,
         body: Bytes,
         content_type: &str,
         metadata: &BTreeMap<String, String>,
+        over: Over<'_>,
     ) -> Result<ObjectInfo, ObjectsError>;
     /// Copies `from`, as long as it has this `etag`, to `to` without bringing the bytes here.
     /// Content type and user metadata go along; `metadata` is added to it.

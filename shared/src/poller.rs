@@ -13,7 +13,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::queue::{BATCH_MAX, Delivery, Queue, QueueError};
 use crate::runner::{Runner, Verdict};
-use crate::stage::{Stage, chain_of};
+use crate::stage::{self, Stage, chain_of};
 
 /// How much a poller takes on.
 #[derive(Debug, Clone)]
@@ -143,8 +143,14 @@ async fn gather<S: Stage>(
             wait_for_dependencies(runner).await;
             outage.send_replace(false);
         }
-        // A permit for each message comes before the message: nothing is received that cannot start.
-        let first = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
+        // A permit for each message comes before the message: nothing is received that cannot start. A batch that
+        // holds permits does not wait for more, which might never come.
+        let first = if batch.deliveries.is_empty() {
+            permits.clone().acquire_owned().await.expect("the semaphore is never closed")
+        } else {
+            let Ok(permit) = permits.clone().try_acquire_owned() else { return batch };
+            permit
+        };
         let mut taken = vec![first];
         let room = (settings.batch_max - batch.deliveries.len()).min(BATCH_MAX);
         taken.extend((1..room).map_while(|_| permits.clone().try_acquire_owned().ok()));
@@ -192,7 +198,7 @@ async fn settle<S: Stage>(runner: &Runner<S>, batch: Batch, held: &Held, outage:
     held.release(batch.deliveries.iter().map(|delivery| delivery.receipt.clone()));
     if !later.is_empty() {
         report_failures(S::NAME, "delay", runner.queue().set_visibility(&later).await);
-        if runner.stage().ready().await.is_err() {
+        if !stage::answers(runner.stage()).await {
             outage.send_replace(true);
         }
     }
@@ -211,20 +217,22 @@ async fn wait_for_dependencies<S: Stage>(runner: &Runner<S>) {
     let mut pauses = backoff();
     let mut said = false;
     loop {
-        match runner.stage().ready().await {
-            Ok(()) => {
+        let ready = tokio::time::timeout(stage::READY_TIME_MAX, runner.stage().ready()).await;
+        let why = match ready {
+            Ok(Ok(())) => None,
+            Ok(Err(failure)) => Some(chain_of(&failure)),
+            Err(_) => Some("it does not answer in time".to_owned()),
+        };
+        match why {
+            None => {
                 if said {
                     info!(stage = S::NAME, "the dependency answers again: receiving goes on");
                 }
                 return;
             }
-            Err(failure) => {
+            Some(reason) => {
                 if !said {
-                    error!(
-                        stage = S::NAME,
-                        reason = chain_of(&failure),
-                        "a dependency is down: nothing is received until it answers"
-                    );
+                    error!(stage = S::NAME, reason, "a dependency is down: nothing is received until it answers");
                     said = true;
                 }
                 tokio::time::sleep(pauses.next().unwrap_or(Duration::from_secs(10))).await;

@@ -139,6 +139,11 @@ impl<S: Stage> Runner<S> {
 
     /// Decides about every delivery: runs the stage, sends what follows, and says what becomes of each.
     pub async fn settle(&self, deliveries: &[Delivery]) -> Vec<Verdict> {
+        self.settle_within(deliveries, self.policy.batch_time_max).await
+    }
+
+    /// The same, where the stage has less time than its policy gives it.
+    pub async fn settle_within(&self, deliveries: &[Delivery], batch_time_max: Duration) -> Vec<Verdict> {
         let mut verdicts = vec![Verdict::Ack; deliveries.len()];
         let mut posts = Vec::new();
         let mut works = Vec::new();
@@ -159,7 +164,7 @@ impl<S: Stage> Runner<S> {
         }
 
         let batch: Vec<_> = works.iter().map(|work| work.received.envelope.clone()).collect();
-        let results = self.guarded(&batch).await;
+        let results = self.guarded(&batch, batch_time_max.min(self.policy.batch_time_max)).await;
         for (work, result) in works.iter().zip(results) {
             let delivery = &deliveries[work.delivery];
             let span = self.span(work, delivery);
@@ -192,33 +197,38 @@ impl<S: Stage> Runner<S> {
     }
 
     /// Runs the stage with a limit on its time. A panic in a batch is narrowed down to the event that causes it.
-    async fn guarded(&self, batch: &[Envelope<S::Input>]) -> Vec<Result<Outcome<S>, Unfinished<S::Error>>> {
+    async fn guarded(
+        &self,
+        batch: &[Envelope<S::Input>],
+        time_max: Duration,
+    ) -> Vec<Result<Outcome<S>, Unfinished<S::Error>>> {
         if batch.is_empty() {
             return Vec::new();
         }
-        match self.attempt(batch).await {
+        match self.attempt(batch, time_max).await {
             Ok(results) => results,
             Err(Halt::Panic(_)) if batch.len() > 1 => {
                 let mut results = Vec::with_capacity(batch.len());
                 for envelope in batch {
-                    match self.attempt(std::slice::from_ref(envelope)).await {
+                    match self.attempt(std::slice::from_ref(envelope), time_max).await {
                         Ok(mut one) => results.append(&mut one),
-                        Err(halt) => results.push(Err(Unfinished::Halted(halt.to_string()))),
+                        Err(halt) => results.push(Err(Unfinished::Halted(halt))),
                     }
                 }
                 results
             }
-            Err(halt) => batch.iter().map(|_| Err(Unfinished::Halted(halt.to_string()))).collect(),
+            Err(halt) => batch.iter().map(|_| Err(Unfinished::Halted(halt.clone()))).collect(),
         }
     }
 
     async fn attempt(
         &self,
         batch: &[Envelope<S::Input>],
+        time_max: Duration,
     ) -> Result<Vec<Result<Outcome<S>, Unfinished<S::Error>>>, Halt> {
         let span = tracing::info_span!("batch", stage = S::NAME, batch.size = batch.len());
         let handled = AssertUnwindSafe(self.stage.handle(batch, (self.now)()).instrument(span)).catch_unwind();
-        let results = match tokio::time::timeout(self.policy.batch_time_max, handled).await {
+        let results = match tokio::time::timeout(time_max, handled).await {
             Ok(Ok(results)) => results,
             Ok(Err(panic)) => return Err(Halt::Panic(panic_text(&*panic))),
             Err(_) => return Err(Halt::TimeOver),
@@ -261,9 +271,11 @@ impl<S: Stage> Runner<S> {
                 }
                 Class::Transient => self.retry_or_resend(work, delivery, &chain_of(&failure)),
             },
-            // Code that halts is retried by receive only: the net for crash loops is the queue's own.
-            Err(Unfinished::Halted(why)) => {
-                error!(class = "halted", reason = why, "the stage did not finish; the delivery comes again");
+            // A dependency that does not answer is an outage like any other.
+            Err(Unfinished::Halted(halt @ Halt::TimeOver)) => self.retry_or_resend(work, delivery, &halt.to_string()),
+            // Code that panics is retried by receive only: the net for crash loops is the queue's own.
+            Err(Unfinished::Halted(halt @ Halt::Panic(_))) => {
+                error!(class = "halted", reason = %halt, "the stage did not finish; the delivery comes again");
                 Err(self.backoff(delivery.receives))
             }
         }
@@ -458,8 +470,19 @@ impl<S: Stage> Runner<S> {
             redrive: 0,
             traceparent: delivery.attributes.get(TRACEPARENT).cloned(),
         };
+        // What it is about is said in a few words, so that it is announced and does not stay in flight.
+        let read = S::Input::read(&delivery.body, &*self.provider_of).into_iter().flatten();
+        let reports = read.map(|received| {
+            let cause = received.envelope.event.cause().clone();
+            let refusal = Refusal::new(codes::DELIVERY_UNSENDABLE, letter.reason.clone());
+            let refused = report::Refused { cause, stage: S::NAME.to_owned(), refusal };
+            let report = received.envelope.followed_by(Report::from(refused));
+            let group = group(&report.provider, S::NAME);
+            Outgoing { body: report.to_json(), attributes: BTreeMap::new(), group, delay: Duration::ZERO }
+        });
+        let told = self.outlets.notify.send(reports.collect()).await.into_iter().all(|sent| sent.is_ok());
         let post = self.letter(0, delivery.body.clone(), &letter);
-        matches!(self.outlets.dead.send(vec![post.message]).await.pop(), Some(Ok(())))
+        told && matches!(self.outlets.dead.send(vec![post.message]).await.pop(), Some(Ok(())))
     }
 
     /// Full jitter: anything up to the doubling limit, so that what failed together does not come back together.
@@ -480,10 +503,10 @@ const REFUSED_KIND: &str = "landfall.object.refused.v1";
 /// Why a stage gave no outcome.
 enum Unfinished<E> {
     Failed(E),
-    Halted(String),
+    Halted(Halt),
 }
 
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 enum Halt {
     #[error("the stage panicked: {0}")]
     Panic(String),
@@ -522,9 +545,9 @@ fn resend<I: Event>(work: &Work<I>, deadline: Option<Timestamp>, delay: Duration
     post
 }
 
-/// A message group id: up to 128 printable ASCII characters.
+/// The message group id for a provider's messages: up to 128 printable ASCII characters.
 /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html>
-fn group(provider: &str, otherwise: &str) -> String {
+pub fn group(provider: &str, otherwise: &str) -> String {
     let name = if provider.is_empty() { otherwise } else { provider };
     let safe: String = name.chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).take(128).collect();
     if safe.is_empty() { "_".into() } else { safe }

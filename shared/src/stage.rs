@@ -116,6 +116,14 @@ pub trait Failure: std::error::Error + Send + Sync + 'static {
     fn refusal(&self) -> Refusal;
 }
 
+/// How long a stage's dependencies have to say that they answer.
+pub const READY_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(3);
+
+/// Whether the stage's dependencies answer, and in time.
+pub async fn answers<S: Stage>(stage: &S) -> bool {
+    matches!(tokio::time::timeout(READY_TIME_MAX, stage.ready()).await, Ok(Ok(())))
+}
+
 /// Writes an error with everything that it was caused by.
 #[must_use]
 pub fn chain_of(error: &dyn std::error::Error) -> String {

@@ -202,6 +202,51 @@ async fn a_redriven_letter_completes_and_a_mended_item_supersedes_its_letter() -
     Ok(())
 }
 
+/// More items than one release lets go on at a time.
+const PARKED: usize = 230;
+
+#[tokio::test]
+async fn members_parked_large_and_removed_documents_end_as_they_should() -> anyhow::Result<()> {
+    let real = Real::start(Form::Pollers).await?;
+    let folder = real.scratch("members");
+    std::fs::create_dir_all(folder.join("sbn/C/metadata"))?;
+    let without_assets = |id: &str, title: &str| {
+        let mut item: Value = serde_json::from_str(&item(id, "C", title)).expect("it is JSON");
+        item["assets"] = serde_json::json!({});
+        item
+    };
+    let lines: Vec<_> =
+        (0..PARKED).map(|number| without_assets(&format!("m{number:03}"), "a line").to_string()).collect();
+    std::fs::write(folder.join("sbn/C/metadata/items.ndjson"), format!("{}\nnot json\n", lines.join("\n")))?;
+    // Larger than what a message carries.
+    let large = without_assets("large", &"x".repeat(300_000));
+    std::fs::write(folder.join("sbn/C/metadata/large.json"), large.to_string())?;
+    std::fs::write(folder.join("sbn/C/metadata/soon-gone.json"), without_assets("gone", "soon gone").to_string())?;
+    let path = folder.to_str().expect("it is UTF-8").to_owned();
+    real.run(&["put", &path]).await?;
+    let waiting = real.settled(60).await?;
+    assert_eq!(waiting["summary"], serde_json::json!({"waiting": PARKED + 2, "refused": 1}), "{waiting}");
+
+    std::fs::write(folder.join("sbn/C/metadata/collection.json"), collection("C"))?;
+    let one = folder.join("sbn/C/metadata/collection.json");
+    real.run(&["put", one.to_str().expect("it is UTF-8"), "--prefix", "sbn/C/metadata"]).await?;
+    real.notices(PARKED + 4).await?;
+    let loaded = real.settled(60).await?;
+    assert_eq!(loaded["summary"], serde_json::json!({"completed": PARKED + 3, "refused": 1}));
+    assert_eq!(count_items(&real).await?, PARKED as i64 + 2);
+
+    let s3 = real.connected().await?.s3();
+    let bucket = real.deployment.output("LandingBucket")?;
+    s3.delete_object().bucket(bucket).key("sbn/C/metadata/soon-gone.json").send().await?;
+    let notices = real.notices(PARKED + 5).await?;
+    let deleted = notices.values().filter(|notice| notice["type"] == "org.ogc.api.collection.item.delete");
+    assert_eq!(deleted.map(|notice| notice["subject"].as_str()).collect::<Vec<_>>(), [Some("gone")]);
+    assert_eq!(count_items(&real).await?, PARKED as i64 + 1);
+    let gone = real.settled(30).await?;
+    assert_eq!(gone["summary"], serde_json::json!({"completed": PARKED + 2, "refused": 1, "removed": 1}));
+    Ok(())
+}
+
 #[tokio::test]
 async fn the_same_programs_as_functions_under_their_roles_outlive_an_outage() -> anyhow::Result<()> {
     let mut real = Real::start(Form::Lambdas).await?;

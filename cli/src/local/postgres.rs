@@ -127,6 +127,8 @@ impl Cluster {
         ] {
             command.arg("-c").arg(setting);
         }
+        // Where this start is given up, nothing stays behind.
+        command.kill_on_drop(true);
         let mut child = process::start(command, &self.log)?;
         for _ in 0..600 {
             if let Some(status) = child.try_wait()? {

@@ -43,6 +43,8 @@ pub enum Access {
 pub async fn start_ministack(layout: &Layout, port: u16, access: Access) -> anyhow::Result<Child> {
     let data = layout.state.join("ministack");
     std::fs::create_dir_all(&data)?;
+    // It keeps the stack's parameters, the database's password among them.
+    std::fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
     let endpoint = format!("http://127.0.0.1:{port}");
     let mut command = Command::new(layout.ministack());
     command
@@ -66,6 +68,8 @@ pub async fn start_ministack(layout: &Layout, port: u16, access: Access) -> anyh
         command.env("AUTH", "true");
     }
     let log = layout.state.join("ministack.log");
+    // Where this start is given up, nothing stays behind.
+    command.kill_on_drop(true);
     let mut child = process::start(command, &log)?;
     let client = landfall_shared::aws::s3(&deployment::local_sdk(&endpoint).await);
     for _ in 0..600 {

@@ -312,6 +312,7 @@ pub async fn up_detached(state: &Path, options: &Options, format: Format) -> any
         command.arg("--lambda");
     }
     let mut child = process::start(command, &log)?;
+    // From here on it is on its own.
     let spinner = ProgressBar::new_spinner().with_message("starting");
     loop {
         spinner.tick();

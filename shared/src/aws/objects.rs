@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use landfall_events::ObjectRef;
 
 use super::said;
-use crate::objects::{ObjectInfo, Objects, ObjectsError};
+use crate::objects::{ObjectInfo, Objects, ObjectsError, Over};
 
 /// Objects in S3.
 #[derive(Debug, Clone)]
@@ -39,7 +39,10 @@ where
     let object = object.clone();
     match (code.as_str(), status) {
         ("NoSuchKey" | "NotFound" | "NoSuchVersion", _) | ("", Some(404)) => ObjectsError::Missing(object),
-        ("PreconditionFailed", _) | (_, Some(412)) => ObjectsError::Changed(object),
+        ("PreconditionFailed" | "ConditionalRequestConflict", _) | (_, Some(412)) => ObjectsError::Changed(object),
+        ("MetadataTooLarge" | "KeyTooLongError" | "InvalidRequest" | "InvalidArgument" | "EntityTooLarge", _) => {
+            ObjectsError::Refused { object, reason }
+        }
         ("AccessDenied" | "Forbidden", _) | (_, Some(403)) => ObjectsError::Denied { object, reason },
         _ => ObjectsError::Unavailable { object, reason },
     }
@@ -98,6 +101,7 @@ impl Objects for S3Objects {
                 ObjectsError::Missing(_) => Ok(None),
                 other @ (ObjectsError::Changed(_)
                 | ObjectsError::TooLarge { .. }
+                | ObjectsError::Refused { .. }
                 | ObjectsError::Denied { .. }
                 | ObjectsError::Unavailable { .. }) => Err(other),
             },
@@ -110,6 +114,7 @@ impl Objects for S3Objects {
         body: Bytes,
         content_type: &str,
         metadata: &BTreeMap<String, String>,
+        over: Over<'_>,
     ) -> Result<ObjectInfo, ObjectsError> {
         let size = body.len() as u64;
         let mut request = self
@@ -119,6 +124,12 @@ impl Objects for S3Objects {
             .key(&object.key)
             .content_type(content_type)
             .body(ByteStream::from(body));
+        // <https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html>
+        request = match over {
+            Over::Anything => request,
+            Over::Nothing => request.if_none_match("*"),
+            Over::This(etag) => request.if_match(format!("\"{etag}\"")),
+        };
         for (name, value) in metadata {
             request = request.metadata(name, value);
         }
@@ -158,6 +169,7 @@ impl Objects for S3Objects {
             other @ (ObjectsError::Missing(_)
             | ObjectsError::Changed(_)
             | ObjectsError::TooLarge { .. }
+            | ObjectsError::Refused { .. }
             | ObjectsError::Unavailable { .. }) => other,
         })?;
         self.head(to).await?.ok_or_else(|| ObjectsError::Missing(to.clone()))

@@ -67,7 +67,8 @@ fn seconds(duration: Duration) -> i32 {
 impl Queue for SqsQueue {
     async fn send(&self, messages: Vec<Outgoing>) -> Vec<Result<(), QueueError>> {
         let mut results = vec![Ok(()); messages.len()];
-        for range in batches(&messages) {
+        let mut ranges: std::collections::VecDeque<_> = batches(&messages).into();
+        while let Some(range) = ranges.pop_front() {
             let entries = messages[range.clone()].iter().enumerate().map(|(index, message)| {
                 let mut entry = SendMessageBatchRequestEntry::builder()
                     .id(index.to_string())
@@ -83,7 +84,11 @@ impl Queue for SqsQueue {
             let request = self.client.send_message_batch().queue_url(&self.url).set_entries(Some(entries.collect()));
             match request.send().await {
                 Ok(answer) => per_entry(&mut results, range.start, answer.failed()),
-                Err(error) => results[range].fill(Err(unavailable(&error))),
+                Err(error) => match unavailable(&error) {
+                    // One message that the queue does not take must not take its neighbours along.
+                    QueueError::Refused(_) if range.len() > 1 => ranges.extend(range.map(|index| index..index + 1)),
+                    failure => results[range].fill(Err(failure)),
+                },
             }
         }
         results

@@ -55,8 +55,22 @@ impl SnsTopics {
                 }
             }
             Err(error) => {
+                let (code, text) = said(&error);
+                // <https://docs.aws.amazon.com/sns/latest/api/API_PublishBatch.html#API_PublishBatch_Errors>
+                let refused =
+                    ["InvalidParameter", "BatchRequestTooLong", "ValidationException", "InvalidParameterValue"];
+                let refused = refused.iter().any(|name| code.starts_with(name));
+                if refused && notices.len() > 1 {
+                    // One notice that the topic does not take must not take its neighbours along.
+                    for one in notices {
+                        Box::pin(self.publish_batch(topic, std::slice::from_ref(one), results)).await;
+                    }
+                    return;
+                }
                 for (index, _) in notices {
-                    results[*index] = Err(TopicError::Unavailable(said(&error).1));
+                    let text = text.clone();
+                    results[*index] =
+                        Err(if refused { TopicError::Refused(text) } else { TopicError::Unavailable(text) });
                 }
             }
         }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use jiff::Timestamp;
 use landfall_events::report::Effect;
 use landfall_events::routed::{CollectionRouted, ItemRouted, ObjectRemoved};
-use landfall_events::{Cause, Change, Envelope, EventId, ObjectRef, Position, Report, Routed};
+use landfall_events::{Cause, Envelope, EventId, ObjectRef, Position, Report, Routed};
 
 use super::{Applied, Gone, Load, Row, Standing, State, Subject};
 
@@ -55,17 +55,7 @@ impl View {
         let key = (object.clone(), row.subject.clone());
         let of_key = self.rows.iter().filter(|((other, _), _)| *other == object);
         let replaced: Vec<_> = of_key
-            .filter(|(other, known)| {
-                let same_member = known.cause.member == row.cause.member;
-                let of_file = matches!(known.subject, Subject::Object { .. }) && known.cause.member.is_none();
-                match self.position(known).cmp_change(&position) {
-                    Ordering::Equal => **other != key && same_member,
-                    Ordering::Less => {
-                        **other != key && (of_file || same_member && known.subject.collection().is_none())
-                    }
-                    Ordering::Greater => false,
-                }
-            })
+            .filter(|(other, known)| **other != key && self.is_replaced(known, &row))
             .map(|(other, _)| other.clone())
             .collect();
         for other in replaced {
@@ -82,6 +72,19 @@ impl View {
         self.rows.insert(key, row);
     }
 
+    /// Whether a row of another subject goes when `row` is written.
+    fn is_replaced(&self, known: &Row, row: &Row) -> bool {
+        let same_member = known.cause.member == row.cause.member;
+        let of_file = matches!(known.subject, Subject::Object { .. }) && known.cause.member.is_none();
+        // What the catalogue holds is forgotten only for what the catalogue does.
+        let held = known.state == State::Loaded && !matches!(row.state, State::Loaded | State::Removed);
+        match self.position(known).cmp_change(&self.position(row)) {
+            Ordering::Equal => same_member && !held && row.state != State::Removed,
+            Ordering::Less => !held && (of_file || same_member && known.subject.collection().is_none()),
+            Ordering::Greater => false,
+        }
+    }
+
     fn row(&self, object: &ObjectRef, subject: &Subject) -> Option<&Row> {
         self.rows.get(&(object.clone(), subject.clone()))
     }
@@ -93,14 +96,15 @@ impl View {
         (order == Ordering::Equal && row.redrive >= redrive).then_some(row)
     }
 
-    /// Whether another key says something newer about the item; between keys the event's time decides,
-    /// and the key where even that is equal.
-    fn is_outdone(&self, cause: &Cause, subject: &Subject) -> bool {
-        let mut rivals = self.rows.iter().filter(|((object, other), _)| other == subject && *object != cause.object);
-        rivals.any(|((object, _), row)| {
-            let counts = matches!(row.state, State::Loaded | State::Parked | State::Ready);
+    /// The object of another key of the provider that says something newer about the item; between keys the
+    /// event's time decides, and the key where even that is equal.
+    fn outdone_by(&self, cause: &Cause, subject: &Subject, provider: &str) -> Option<ObjectRef> {
+        let rivals = self.rows.iter().filter(|((object, other), _)| other == subject && *object != cause.object);
+        let mut newer = rivals.filter(|((object, _), row)| {
+            let counts = matches!(row.state, State::Loaded | State::Parked | State::Ready) && row.provider == provider;
             counts && (row.cause.event_time, object) > (cause.event_time, &cause.object)
-        })
+        });
+        newer.next().map(|((object, _), _)| object.clone())
     }
 }
 
@@ -119,21 +123,37 @@ fn item(view: &mut View, load: &Load, routed: &ItemRouted, park_until: Timestamp
     let envelope = &load.envelope;
     let (cause, redrive) = (&routed.cause, envelope.redrive);
     let subject = Subject::Item { collection: routed.collection.clone(), item: routed.item.clone() };
-    if let Some(Row { state: State::Loaded, effect: Some(effect), .. }) = view.settled(cause, &subject, redrive) {
-        return Applied::Loaded { effect: *effect, release: false };
+    if let Some(known) = view.settled(cause, &subject, redrive) {
+        match known {
+            Row { state: State::Loaded | State::Parked | State::Ready, cause: other, .. }
+                if other.member != cause.member =>
+            {
+                return Applied::Repeated { member: other.member };
+            }
+            Row { state: State::Loaded, effect: Some(effect), .. } => {
+                return Applied::Loaded { effect: *effect, release: false };
+            }
+            _ => {}
+        }
     }
-    if view.is_stale(cause) || view.is_outdone(cause, &subject) {
-        settle_parked(view, cause, &subject, State::Superseded);
+    if view.is_stale(cause) {
+        settle_parked(view, load, &subject, State::Superseded);
         return Applied::Superseded;
     }
-    match view.collections.get(&routed.collection) {
-        Some(Some(owner)) if *owner != envelope.provider => {
-            let by = owner.clone();
-            settle_parked(view, cause, &subject, State::Refused);
-            return Applied::Owned { by };
-        }
-        Some(_) => {}
-        None => return park(view, envelope, routed, subject, park_until),
+    let owner = view.collections.get(&routed.collection);
+    if let Some(Some(owner)) = owner
+        && *owner != envelope.provider
+    {
+        let by = owner.clone();
+        settle_parked(view, load, &subject, State::Refused);
+        return Applied::Owned { by };
+    }
+    let is_there = owner.is_some();
+    if let Some(rival) = view.outdone_by(cause, &subject, &envelope.provider) {
+        return outdone(view, load, subject, &rival, "landfall.item.loaded.v1");
+    }
+    if !is_there {
+        return park(view, envelope, routed, subject, park_until);
     }
     let key = (routed.collection.clone(), routed.item.clone());
     let effect = if view.items.insert(key.clone()) { Effect::Created } else { Effect::Replaced };
@@ -170,13 +190,28 @@ fn park(
     Applied::Parked { until: park_until, collection }
 }
 
-/// What was parked and will not be loaded must not stay claimable.
-fn settle_parked(view: &mut View, cause: &Cause, subject: &Subject, state: State) {
+/// Writes down that another key's newer document stands in the way.
+fn outdone(view: &mut View, load: &Load, subject: Subject, rival: &ObjectRef, kind: &str) -> Applied {
+    let cause = landfall_events::Event::cause(&load.envelope.event);
+    let event = event_of(cause, kind, load.envelope.redrive);
+    let mut row = Row::new(&load.envelope, subject, State::Superseded, event);
+    row.code = Some("superseded".into());
+    row.reason = Some(format!("{rival} landed later"));
+    view.write(row);
+    Applied::Superseded
+}
+
+/// What was parked and will not be loaded must not stay claimable. A refusal that a release has found is kept with
+/// it until it is announced, so that a repetition of the release finds it again.
+fn settle_parked(view: &mut View, load: &Load, subject: &Subject, state: State) {
+    let cause = landfall_events::Event::cause(&load.envelope.event);
     let parked = view
         .row(&cause.object, subject)
         .filter(|row| matches!(row.state, State::Parked | State::Ready) && self_order(row, cause) == Ordering::Equal);
     if let Some(parked) = parked {
-        let row = Row { state, parked: None, waits_for: Vec::new(), until: None, ..parked.clone() };
+        let kept = parked.parked.clone().filter(|_| state == State::Refused && load.released_by.is_some());
+        let released_by = load.released_by.clone();
+        let row = Row { state, parked: kept, released_by, waits_for: Vec::new(), until: None, ..parked.clone() };
         view.write(row);
     }
 }
@@ -188,7 +223,7 @@ fn collection(view: &mut View, load: &Load, routed: &CollectionRouted) -> Applie
     if let Some(Row { state: State::Loaded, effect: Some(effect), .. }) = view.settled(cause, &subject, redrive) {
         return Applied::Loaded { effect: *effect, release: true };
     }
-    if view.is_stale(cause) || view.is_outdone(cause, &subject) {
+    if view.is_stale(cause) {
         return Applied::Superseded;
     }
     let known = view.collections.get(&routed.collection);
@@ -197,7 +232,11 @@ fn collection(view: &mut View, load: &Load, routed: &CollectionRouted) -> Applie
     {
         return Applied::Owned { by: owner.clone() };
     }
-    let effect = if known.is_some() { Effect::Replaced } else { Effect::Created };
+    let is_there = known.is_some();
+    if let Some(rival) = view.outdone_by(cause, &subject, &envelope.provider) {
+        return outdone(view, load, subject, &rival, "landfall.collection.loaded.v1");
+    }
+    let effect = if is_there { Effect::Replaced } else { Effect::Created };
     view.collections.insert(routed.collection.clone(), Some(envelope.provider.clone()));
     view.collection_writes.insert(routed.collection.clone(), load.document.clone());
     let event = event_of(cause, "landfall.collection.loaded.v1", redrive);
@@ -223,15 +262,12 @@ fn removal(view: &mut View, envelope: &Envelope<Routed>, removed: &ObjectRemoved
         match (&row.subject, row.state) {
             (Subject::Item { collection, item }, State::Loaded) => {
                 let key = (collection.clone(), item.clone());
-                let event = event_of(
-                    &Cause { member: row.cause.member, ..cause.clone() },
-                    "landfall.item.loaded.v1",
-                    envelope.redrive,
-                );
+                let event = deletion_id(cause, collection, item, envelope.redrive);
                 let mut dead = tombstone(row.subject.clone(), event);
                 dead.cause.member = row.cause.member;
                 let elsewhere = view.rows.iter().any(|((object, subject), other)| {
-                    *subject == row.subject && *object != cause.object && other.state == State::Loaded
+                    let provides = matches!(other.state, State::Loaded | State::Superseded);
+                    *subject == row.subject && *object != cause.object && provides
                 });
                 if !elsewhere {
                     dead.effect = Some(Effect::Deleted);
@@ -271,13 +307,20 @@ fn self_order(row: &Row, cause: &Cause) -> Ordering {
     row.cause.position(0).cmp_change(&cause.position(0))
 }
 
+/// The id of the report that an item went with its object: one removal can take several items along.
+pub(super) fn deletion_id(cause: &Cause, collection: &str, item: &str, redrive: u32) -> EventId {
+    let whole = Cause { member: None, ..cause.clone() };
+    EventId::of(&whole, &format!("landfall.item.loaded.v1 {} {collection}/{item}", collection.len()), redrive)
+}
+
 fn event_of(cause: &Cause, kind: &str, redrive: u32) -> EventId {
     EventId::of(cause, kind, redrive)
 }
 
 /// Records reports and says of each whether it is still the newest; rows of loads are only looked at.
-pub(crate) fn record(view: &mut View, reports: &[Envelope<Report>]) -> Vec<Standing> {
-    reports.iter().map(|report| record_one(view, report)).collect()
+/// Refusals that a release has found stay with it.
+pub(crate) fn record(view: &mut View, reports: &[Envelope<Report>], released_by: Option<&EventId>) -> Vec<Standing> {
+    reports.iter().map(|report| record_one(view, report, released_by)).collect()
 }
 
 /// The ledger row that a report is about.
@@ -296,26 +339,52 @@ pub(crate) fn subject_of(report: &Report) -> Subject {
     }
 }
 
-fn record_one(view: &mut View, report: &Envelope<Report>) -> Standing {
-    let subject = subject_of(&report.event);
+fn record_one(view: &mut View, report: &Envelope<Report>, released_by: Option<&EventId>) -> Standing {
+    let mut subject = subject_of(&report.event);
     let cause = landfall_events::Event::cause(&report.event);
+    let at_subject = view.row(&cause.object, &subject);
+    if matches!(report.event, Report::Item(_) | Report::Collection(_)) {
+        // What load did stands until load does something else with it, whatever was refused meanwhile.
+        return match at_subject {
+            Some(row) if row.event == report.id && row.announced.is_some() => Standing::Announced,
+            Some(row) if row.event == report.id => Standing::Current,
+            _ => Standing::Superseded,
+        };
+    }
     if view.is_stale(cause) {
         return Standing::Superseded;
     }
-    let position = cause.position(report.redrive);
     // Of one change, what is known of the same member counts, whatever it was thought to be about.
-    let known = view.rows.values().filter(|row| row.cause.object == cause.object && row.cause.member == cause.member);
-    let known = known.filter(|row| view.position(row).cmp_change(&position) == Ordering::Equal);
-    let newer_try = known.clone().any(|row| row.redrive > report.redrive);
-    if newer_try {
-        return Standing::Superseded;
-    }
-    let same_try = known.clone().find(|row| row.redrive == report.redrive).cloned();
-    let mut row = match &report.event {
-        Report::Item(_) | Report::Collection(_) => {
-            let is_mine = view.row(&cause.object, &subject).is_some_and(|row| row.event == report.id);
-            return if is_mine { Standing::Current } else { Standing::Superseded };
+    let position = cause.position(report.redrive);
+    let of_member = |row: &&Row| row.cause.object == cause.object && row.cause.member == cause.member;
+    let known = view.rows.values().filter(of_member);
+    let known: Vec<Row> =
+        known.filter(|row| view.position(row).cmp_change(&position) == Ordering::Equal).cloned().collect();
+    let by_load = matches!(&report.event, Report::Refused(refused) if refused.stage == "load");
+    for row in &known {
+        if row.event == report.id {
+            if row.announced.is_some() {
+                return Standing::Announced;
+            }
+            continue;
         }
+        // Of one try, an end that is known is the end, however late something else is said of it.
+        let ended = match row.state {
+            State::Loaded | State::Routed | State::Removed | State::Superseded => true,
+            State::Parked | State::Ready => !by_load,
+            State::Refused | State::Ignored => !matches!(report.event, Report::Refused(_) | Report::Object(_)),
+            State::Waiting => false,
+        };
+        if row.redrive > report.redrive || (row.redrive == report.redrive && ended) {
+            return Standing::Superseded;
+        }
+    }
+    // A row that says what the catalogue holds is not written over by what it does not hold.
+    if at_subject.is_some_and(|row| row.state == State::Loaded) {
+        subject = Subject::Object { member: cause.member };
+    }
+    let mut row = match &report.event {
+        Report::Item(_) | Report::Collection(_) => return Standing::Superseded,
         Report::Object(routed) => {
             let mut row = Row::new(report, subject, State::Routed, report.id.clone());
             row.destination = Some(routed.destination.object.to_string());
@@ -342,19 +411,11 @@ fn record_one(view: &mut View, report: &Envelope<Report>) -> Standing {
             row
         }
     };
-    if let Some(known) = same_try {
-        // A wait is over when anything else is known of the same try, however late its report comes.
-        if row.state == State::Waiting && known.state != State::Waiting {
-            return Standing::Superseded;
-        }
-        if known.event == row.event {
-            row.announced = known.announced;
-            if known == row {
-                return Standing::Current;
-            }
-        } else if known.state == State::Removed && cause.change == Change::Removed {
-            return Standing::Superseded;
-        }
+    if let Some(id) = released_by {
+        row.parked = known.iter().find_map(|row| row.parked.clone());
+        row.released_by = Some(id.clone());
+    } else if let Some(mine) = known.iter().find(|row| row.event == report.id) {
+        (row.parked, row.released_by) = (mine.parked.clone(), mine.released_by.clone());
     }
     view.write(row);
     Standing::Current
@@ -363,7 +424,7 @@ fn record_one(view: &mut View, report: &Envelope<Report>) -> Standing {
 #[cfg(test)]
 mod tests {
     use landfall_events::routed::RoutedObject;
-    use landfall_events::{Document, Sequencer};
+    use landfall_events::{Change, Document, Sequencer};
 
     use super::*;
 
@@ -523,6 +584,10 @@ mod tests {
         assert!(view.collections.contains_key("c"));
     }
 
+    fn record_all(view: &mut View, reports: &[Envelope<Report>]) -> Vec<Standing> {
+        record(view, reports, None)
+    }
+
     fn refused(cause: Cause, redrive: u32) -> Envelope<Report> {
         let refusal = landfall_events::Refusal::new(landfall_events::codes::STAC_SCHEMA, "no");
         let refused = landfall_events::report::Refused { cause, stage: "validate".into(), refusal };
@@ -532,20 +597,20 @@ mod tests {
     #[test]
     fn a_refusal_that_is_superseded_is_not_announced() {
         let mut view = with_collection();
-        assert_eq!(record(&mut view, &[refused(cause("k", "1", 1), 0)]), [Standing::Current]);
+        assert_eq!(record_all(&mut view, &[refused(cause("k", "1", 1), 0)]), [Standing::Current]);
         check(&mut view, &[item("i", cause("k", "2", 2))], &[CREATED]);
-        assert_eq!(record(&mut view, &[refused(cause("k", "1", 1), 0)]), [Standing::Superseded]);
+        assert_eq!(record_all(&mut view, &[refused(cause("k", "1", 1), 0)]), [Standing::Superseded]);
     }
 
     #[test]
     fn a_document_is_in_one_state_after_its_redrive() {
         let mut view = with_collection();
-        record(&mut view, &[refused(cause("k", "1", 1), 0)]);
+        record_all(&mut view, &[refused(cause("k", "1", 1), 0)]);
         let mut again = item("i", cause("k", "1", 1));
         again.envelope = again.envelope.redriven(1);
         check(&mut view, &[again], &[CREATED]);
         assert_eq!(view.rows.len(), 1);
-        assert_eq!(record(&mut view, &[refused(cause("k", "1", 1), 0)]), [Standing::Superseded]);
+        assert_eq!(record_all(&mut view, &[refused(cause("k", "1", 1), 0)]), [Standing::Superseded]);
         assert_eq!(view.rows.len(), 1);
     }
 
@@ -561,7 +626,70 @@ mod tests {
             item: Some("i".into()),
         };
         check(&mut view, &[item("i", cause("k", "1", 1))], &[CREATED]);
-        record(&mut view, &[Envelope::new(late.into(), "p", 0)]);
+        record_all(&mut view, &[Envelope::new(late.into(), "p", 0)]);
         assert_eq!(view.rows.values().map(|row| row.state).collect::<Vec<_>>(), [State::Loaded]);
+    }
+
+    #[test]
+    fn a_foreign_providers_document_stands_in_nobodys_way() {
+        let mut view = View::default();
+        let parked = Applied::Parked { until: until(), collection: "c".into() };
+        let mut theirs = item("i", cause("q/k", "1", 9));
+        theirs.envelope.provider = "q".into();
+        check(&mut view, &[item("i", cause("p/k", "1", 1)), theirs.clone()], &[parked.clone(), parked]);
+        plan(&mut view, &[collection("p", cause("m", "1", 1))], until());
+        check(&mut view, &[item("i", cause("p/k", "1", 1)), theirs], &[CREATED, Applied::Owned { by: "p".into() }]);
+    }
+
+    #[test]
+    fn a_repeated_id_in_one_file_is_said_and_does_not_hide_the_first() {
+        let mut view = with_collection();
+        let file = cause("k", "1", 1);
+        let (first, second) = (item("i", file.of_member(1)), item("i", file.of_member(3)));
+        let repeated = Applied::Repeated { member: Some(1) };
+        check(&mut view, &[first.clone(), second.clone()], &[CREATED, repeated.clone()]);
+        check(&mut view, &[second, first], &[repeated, CREATED]);
+    }
+
+    #[test]
+    fn a_refused_overwrite_leaves_what_the_catalogue_holds() {
+        let mut view = with_collection();
+        check(&mut view, &[item("i", cause("k", "1", 1))], &[CREATED]);
+        let mut refusal = refused(cause("k", "2", 2), 0);
+        if let Report::Refused(refused) = &mut refusal.event {
+            refused.refusal = refused.refusal.clone().of_item("c", "i");
+        }
+        assert_eq!(record_all(&mut view, &[refusal]), [Standing::Current]);
+        // The first is what the catalogue holds: its report is still true.
+        let loaded = landfall_events::report::ItemLoaded {
+            cause: cause("k", "1", 1),
+            collection: "c".into(),
+            item: "i".into(),
+            effect: Effect::Created,
+            document: None,
+            assets: vec![],
+        };
+        assert_eq!(record_all(&mut view, &[Envelope::new(loaded.into(), "p", 0)]), [Standing::Current]);
+        let gone = Gone { collection: "c".into(), item: "i".into(), member: None };
+        check(&mut view, &[removed(cause("k", "3", 3))], &[Applied::Removed(vec![gone])]);
+    }
+
+    #[test]
+    fn a_late_ignored_or_refused_report_does_not_erase_a_load() {
+        let mut view = with_collection();
+        check(&mut view, &[item("i", cause("k", "1", 1))], &[CREATED]);
+        let ignored = landfall_events::report::Ignored { cause: cause("k", "1", 1), rule: "overwritten".into() };
+        let reports = [Envelope::new(ignored.into(), "p", 0), refused(cause("k", "1", 1), 0)];
+        assert_eq!(record_all(&mut view, &reports), [Standing::Superseded; 2]);
+        assert_eq!(view.rows.values().map(|row| row.state).collect::<Vec<_>>(), [State::Loaded]);
+    }
+
+    #[test]
+    fn what_another_key_outdoes_has_a_row_that_says_so() {
+        let mut view = with_collection();
+        let loads = [item("i", cause("b", "1", 9)), item("i", cause("a", "1", 1))];
+        check(&mut view, &loads, &[CREATED, Applied::Superseded]);
+        let states: Vec<_> = view.rows.values().map(|row| row.state).collect();
+        assert_eq!(states, [State::Superseded, State::Loaded]);
     }
 }

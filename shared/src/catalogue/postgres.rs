@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{NoTls, Row as SqlRow};
 
+use super::plan::subject_of;
 use super::{Applied, Catalogue, CatalogueError, Load, Row, Standing, State, Subject, View, plan};
 
 /// pgSTAC with the ledger, over a pool of connections.
@@ -35,7 +36,11 @@ impl PostgresCatalogue {
         let unusable = |error: &dyn std::error::Error| CatalogueError::Unusable(error.to_string());
         let mut config: tokio_postgres::Config =
             url.parse().map_err(|error: tokio_postgres::Error| unusable(&error))?;
-        config.options(SESSION).connect_timeout(Duration::from_secs(5));
+        config
+            .options(SESSION)
+            .connect_timeout(Duration::from_secs(5))
+            .tcp_user_timeout(Duration::from_secs(20))
+            .keepalives_idle(Duration::from_secs(30));
         let manager = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let pool = Pool::builder(Manager::from_config(config, NoTls, manager))
             .max_size(connections_max)
@@ -67,6 +72,7 @@ impl PostgresCatalogue {
         let mut view = View::default();
         let causes = loads.iter().map(|load| load.envelope.event.cause());
         fetch_rows(&transaction, &mut view, causes.clone()).await?;
+        lock_removed(&transaction, &view, loads).await?;
         fetch_rivals(&transaction, &mut view, loads).await?;
         fetch_newest(&transaction, &mut view, causes).await?;
         fetch_collections(&transaction, &mut view, loads).await?;
@@ -82,7 +88,11 @@ impl PostgresCatalogue {
         Ok(applied)
     }
 
-    async fn record_once(&self, reports: &[Envelope<Report>]) -> Result<Vec<Standing>, Fault> {
+    async fn record_once(
+        &self,
+        reports: &[Envelope<Report>],
+        released_by: Option<&EventId>,
+    ) -> Result<Vec<Standing>, Fault> {
         let mut client = self.client().await.map_err(Fault::Passed)?;
         let transaction = client.transaction().await?;
         let causes = reports.iter().map(|report| report.event.cause());
@@ -91,8 +101,9 @@ impl PostgresCatalogue {
         take_locks(&transaction, keys).await?;
         let mut view = View::default();
         fetch_rows(&transaction, &mut view, causes.clone()).await?;
+        fetch_subjects(&transaction, &mut view, reports).await?;
         fetch_newest(&transaction, &mut view, causes).await?;
-        let standings = super::plan::record(&mut view, reports);
+        let standings = super::plan::record(&mut view, reports, released_by);
         write_rows(&transaction, &view).await?;
         transaction.commit().await?;
         Ok(standings)
@@ -121,6 +132,20 @@ impl PostgresCatalogue {
             Some(LedgerRow { row, updated: sql.get("updated"), outdated: sql.get("outdated") })
         };
         Ok(rows.iter().filter_map(read).collect())
+    }
+}
+
+impl PostgresCatalogue {
+    /// Of the keys of a bucket, those that the ledger knows, each with the etags that it knows of it.
+    ///
+    /// # Errors
+    /// [`CatalogueError`].
+    pub async fn known(&self, bucket: &str, keys: &[&str]) -> Result<BTreeSet<(String, String)>, CatalogueError> {
+        let client = self.client().await?;
+        let sql = "select distinct key, coalesce(etag, '') from landfall.ledger where bucket = $1 and key = any($2)";
+        let rows =
+            client.query(sql, &[&bucket, &keys]).await.map_err(|error| CatalogueError::from(Fault::of(&error)))?;
+        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
     }
 }
 
@@ -181,8 +206,12 @@ impl Catalogue for PostgresCatalogue {
         envelopes.map_err(|error| CatalogueError::Unusable(format!("a parked event is not readable: {error}")))
     }
 
-    async fn record(&self, reports: &[Envelope<Report>]) -> Result<Vec<Standing>, CatalogueError> {
-        let again = (|| self.record_once(reports)).retry(backoff()).when(Fault::is_race);
+    async fn record(
+        &self,
+        reports: &[Envelope<Report>],
+        released_by: Option<&EventId>,
+    ) -> Result<Vec<Standing>, CatalogueError> {
+        let again = (|| self.record_once(reports, released_by)).retry(backoff()).when(Fault::is_race);
         Ok(again.await?)
     }
 
@@ -263,6 +292,18 @@ async fn lock(transaction: &Transaction<'_>, loads: &[Load]) -> Result<(), Fault
     take_locks(transaction, rest).await
 }
 
+/// A removal names its key only: the items that it may take along are known when the key's rows are.
+async fn lock_removed(transaction: &Transaction<'_>, view: &View, loads: &[Load]) -> Result<(), Fault> {
+    let is_removed = |object: &ObjectRef| {
+        loads
+            .iter()
+            .any(|load| matches!(&load.envelope.event, Routed::Removed(removed) if removed.cause.object == *object))
+    };
+    let subjects = view.rows.keys().filter(|(object, _)| is_removed(object)).map(|(_, subject)| subject);
+    let lock = |subject: &Subject| Some((lock_of("item", &[subject.collection()?, subject.item()?]), true));
+    take_locks(transaction, subjects.filter_map(lock).collect::<BTreeSet<_>>()).await
+}
+
 async fn take_locks(transaction: &Transaction<'_>, locks: impl IntoIterator<Item = (i64, bool)>) -> Result<(), Fault> {
     let (keys, exclusive): (Vec<_>, Vec<_>) = locks.into_iter().unzip();
     let sql = "select count(case when exclusive then pg_advisory_xact_lock(key)::text
@@ -320,6 +361,26 @@ async fn fetch_rivals(transaction: &Transaction<'_>, view: &mut View, loads: &[L
     let sql = "select l.* from landfall.ledger l join unnest($1::text[], $2::text[]) as s(collection, item)
           on l.collection = s.collection and l.item = s.item where l.kind <> 'object'";
     keep_rows(view, &transaction.query(sql, &[&collections, &items]).await?);
+    Ok(())
+}
+
+/// Fetches the rows that reports name by their subject: of an item that is another member now, for example.
+async fn fetch_subjects(
+    transaction: &Transaction<'_>,
+    view: &mut View,
+    reports: &[Envelope<Report>],
+) -> Result<(), Fault> {
+    let (mut buckets, mut keys, mut subjects) = (vec![], vec![], vec![]);
+    for report in reports {
+        let object = &report.event.cause().object;
+        buckets.push(storable(&object.bucket));
+        keys.push(storable(&object.key));
+        subjects.push(storable(&subject_of(&report.event).to_string()));
+    }
+    let sql = "select l.* from landfall.ledger l
+        join unnest($1::text[], $2::text[], $3::text[]) as s(bucket, key, subject)
+          on l.bucket = s.bucket and l.key = s.key and l.subject = s.subject";
+    keep_rows(view, &transaction.query(sql, &[&buckets, &keys, &subjects]).await?);
     Ok(())
 }
 

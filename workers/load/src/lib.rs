@@ -11,7 +11,7 @@ use futures::{FutureExt, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 use landfall_events::report::{CollectionLoaded, Effect, Ignored, ItemLoaded, Report};
 use landfall_events::routed::{CollectionReleased, CollectionRouted, ItemRouted};
-use landfall_events::{Envelope, Event, Refusal, Routed, codes, report};
+use landfall_events::{Cause, Envelope, Event, Refusal, Routed, codes, report};
 use landfall_shared::catalogue::{Applied, Catalogue, CatalogueError, Gone, Load as Change};
 use landfall_shared::documents::Documents;
 use landfall_shared::objects::{Objects, ObjectsError};
@@ -162,29 +162,34 @@ impl Load {
             return Ok(Outcome::Done(done));
         }
         let mut changes = Vec::with_capacity(found.len());
+        let mut refusals = Vec::new();
         for parked in &found {
-            changes.push(self.change(parked, Some(envelope)).await?);
+            match self.change(parked, Some(envelope)).await {
+                Ok(change) => changes.push(change),
+                // One document that is gone or too large must not hold the others up.
+                Err(error @ Error::Read(ObjectsError::Missing(_) | ObjectsError::TooLarge { .. })) => {
+                    refusals.push((parked.clone(), error.refusal()));
+                }
+                Err(error) => return Err(error),
+            }
         }
         let applied = self.apply(&changes, self.park_until(now)).await;
-        for (parked, applied) in found.iter().zip(applied) {
+        for (change, applied) in changes.iter().zip(applied) {
             let mut one = match applied {
-                Ok(applied) => outcome(parked, applied),
+                Ok(applied) => outcome(&change.envelope, applied),
                 Err(error) if error.class() == Class::Permanent => refused(error.refusal()),
                 Err(error) => return Err(error),
             };
-            for refused in &mut one.refused {
-                // A refused item must not be found ready again: the ledger is told before the release goes on.
-                let report = report::Refused {
-                    cause: parked.event.cause().clone(),
-                    stage: Self::NAME.to_owned(),
-                    refusal: of_item(refused.refusal.clone(), parked),
-                };
-                self.catalogue.record(&[parked.followed_by(report.into())]).await.map_err(Error::Catalogue)?;
-                refused.refusal = of_item(refused.refusal.clone(), parked);
-                refused.member = Some(parked.clone());
-            }
+            refusals.extend(one.refused.drain(..).map(|refused| (change.envelope.clone(), refused.refusal)));
             done.next.append(&mut one.next);
-            done.refused.append(&mut one.refused);
+        }
+        for (parked, refusal) in refusals {
+            let refusal = of_item(refusal, &parked);
+            // A refused item must not be found ready again, and must be found again by a repetition of this release.
+            let (cause, stage) = (parked.event.cause().clone(), Self::NAME.to_owned());
+            let report = parked.followed_by(Report::from(report::Refused { cause, stage, refusal: refusal.clone() }));
+            self.catalogue.record(&[report], Some(&envelope.id)).await.map_err(Error::Catalogue)?;
+            done.refused.push(Refused { member: Some(parked), refusal });
         }
         done.again.push(again(envelope, released, released.batch + 1));
         Ok(Outcome::Done(done))
@@ -239,17 +244,23 @@ fn outcome(envelope: &Envelope<Routed>, applied: Applied) -> Done<Routed, Report
             }
         }
         (_, Applied::Removed(gone)) => {
-            for Gone { collection, item, member } in gone {
-                let mut cause = envelope.event.cause().clone();
-                cause.member = member;
-                let effect = Effect::Deleted;
+            for one in gone {
+                let cause = envelope.event.cause();
+                let id = one.event(cause, envelope.redrive);
+                let Gone { collection, item, member } = one;
+                let (cause, effect) = (Cause { member, ..cause.clone() }, Effect::Deleted);
                 let loaded = ItemLoaded { cause, collection, item, effect, document: None, assets: Vec::new() };
-                done.next.push(envelope.followed_by(loaded.into()));
+                done.next.push(Envelope { id, ..envelope.followed_by(loaded.into()) });
             }
         }
         (_, Applied::Owned { by }) => {
             let refusal = Refusal::new(codes::LOAD_COLLECTION_OWNED, format!("the collection belongs to {by:?}"));
             return refused(of_item(refusal, envelope));
+        }
+        (_, Applied::Repeated { member }) => {
+            let line = member.map(|member| format!(" as member {member}")).unwrap_or_default();
+            let reason = format!("the same id stands in this file already{line}");
+            return refused(of_item(Refusal::new(codes::LOAD_REPEATED, reason), envelope));
         }
         (_, Applied::Ignored(rule)) => {
             let ignored = Ignored { cause: envelope.event.cause().clone(), rule: rule.to_owned() };
@@ -264,7 +275,7 @@ fn outcome(envelope: &Envelope<Routed>, applied: Applied) -> Done<Routed, Report
 #[cfg(test)]
 mod tests {
     use landfall_events::routed::RoutedObject;
-    use landfall_events::{Cause, Document, ObjectRef};
+    use landfall_events::{Document, ObjectRef};
     use landfall_shared::memory::{MemoryCatalogue, MemoryObjects};
 
     use super::*;
@@ -347,5 +358,20 @@ mod tests {
         let refusals: Vec<_> = outcomes.iter().map(|done| done.refused.len()).collect();
         assert_eq!(refusals, [0, 0, 0, 0, 0, 1, 0, 0]);
         assert_eq!(world.catalogue.kept().items.len(), 7);
+    }
+
+    #[tokio::test]
+    async fn a_poison_item_that_was_parked_is_refused_again_by_a_repetition_and_by_nobody_else() {
+        let world = world();
+        world.handle(&[world.item("bad", r#"{"x":"poison"}"#), world.item("good", "{}")]).await;
+        let release = world.handle(&[world.collection()]).await.remove(0).again.remove(0);
+
+        let first = world.handle(std::slice::from_ref(&release)).await.remove(0);
+        let repeated = world.handle(std::slice::from_ref(&release)).await.remove(0);
+        let next = world.handle(&first.again).await.remove(0);
+
+        assert_eq!((first.next.len(), first.refused.len()), (1, 1));
+        assert_eq!((repeated.next.len(), repeated.refused.len()), (1, 1));
+        assert_eq!((next.next.len(), next.refused.len(), next.again.len()), (0, 0, 0));
     }
 }

@@ -94,7 +94,7 @@ impl Notify {
 
     /// Records all, publishes what stands, and records that it was published.
     async fn announce(&self, reports: &[Envelope<Report>]) -> Result<Vec<Result<(), Error>>, Error> {
-        let standings = self.catalogue.record(reports).await.map_err(Error::Record)?;
+        let standings = self.catalogue.record(reports, None).await.map_err(Error::Record)?;
         let mut results = vec![Ok(()); reports.len()];
         let mut notices = Vec::new();
         let mut of_notice = Vec::new();
@@ -104,7 +104,7 @@ impl Notify {
                     notices.push(notice);
                     of_notice.push(index);
                 }
-                (Standing::Current, None) => {}
+                (Standing::Current, None) | (Standing::Announced, _) => {}
                 (Standing::Superseded, _) => info!(event.id = %report.id, "superseded, not announced"),
             }
         }

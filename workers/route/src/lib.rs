@@ -18,10 +18,11 @@ use landfall_events::routed::{CollectionRouted, ItemRouted, RoutedObject};
 use landfall_events::{Cause, Document, Envelope, ObjectRef, Refusal, Routed, Sequencer, Validated, codes};
 use landfall_shared::config::{Environment, Landings};
 use landfall_shared::documents::Documents;
-use landfall_shared::objects::{ObjectInfo, Objects, ObjectsError};
+use landfall_shared::objects::{ObjectInfo, Objects, ObjectsError, Over};
 use landfall_shared::worker::Surroundings;
 use landfall_shared::{Class, Done, Failure, Outcome, Stage, Wait};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use sha2::{Digest, Sha256};
 
 pub use bucket_map::{BucketMap, MapError, Target, Unmapped};
 pub use map_source::{MapSource, SourceError};
@@ -114,7 +115,8 @@ impl Failure for Error {
             Self::Escape { .. } => codes::ROUTE_ESCAPE,
             Self::Ambiguous { .. } => codes::ROUTE_AMBIGUOUS,
             Self::Parts(_) => codes::STAC_SCHEMA,
-            Self::Move(_) | Self::Map(_) | Self::Unequal { .. } => codes::GAVE_UP,
+            Self::Move(_) => codes::ROUTE_REFUSED,
+            Self::Map(_) | Self::Unequal { .. } => codes::GAVE_UP,
         };
         Refusal::new(code, landfall_shared::stage::chain_of(self))
     }
@@ -350,16 +352,19 @@ impl Route {
     async fn store(&self, cause: &Cause, to: &ObjectRef, text: &str) -> Result<RoutedObject, Error> {
         let source = source_of(&cause.object);
         let size = text.len() as u64;
-        if let Some(there) = self.objects.head(to).await.map_err(Error::Move)?
-            && is_newer(&there, &source, cause.sequencer.as_ref())
+        let there = self.objects.head(to).await.map_err(Error::Move)?;
+        if let Some(there) = &there
+            && is_newer(there, &source, cause.sequencer.as_ref())
         {
             // Load will find this one superseded.
-            return Ok(RoutedObject { object: to.clone(), size: there.size, etag: Some(there.etag) });
+            return Ok(RoutedObject { object: to.clone(), size: there.size, etag: Some(there.etag.clone()) });
         }
         let etag = cause.etag.as_deref().unwrap_or_default();
         let metadata = provenance(source, etag, cause.sequencer.as_ref());
         let body = Bytes::from(text.to_owned());
-        let written = self.objects.put(to, body, "application/json", &metadata).await.map_err(Error::Move)?;
+        // Whoever writes between the look and this wins, and we look again.
+        let over = there.as_ref().map_or(Over::Nothing, |there| Over::This(&there.etag));
+        let written = self.objects.put(to, body, "application/json", &metadata, over).await.map_err(Error::Move)?;
         Ok(RoutedObject { object: to.clone(), size, etag: Some(written.etag) })
     }
 }
@@ -368,11 +373,19 @@ const SOURCE: &str = "landfall-source";
 const ETAG: &str = "landfall-etag";
 const SEQUENCER: &str = "landfall-sequencer";
 
-/// User metadata takes ASCII only, so that the source is written as a URL.
+/// The longest source that is written out: all user metadata together may have 2 KB.
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html>
+const SOURCE_BYTES_MAX: usize = 1024;
+
+/// User metadata takes ASCII only, so that the source is written as a URL; a very long one as its hash.
 fn source_of(object: &ObjectRef) -> String {
-    let key: Vec<_> =
-        object.key.split('/').map(|part| utf8_percent_encode(part, NON_ALPHANUMERIC).to_string()).collect();
-    format!("s3://{}/{}", object.bucket, key.join("/"))
+    let encode = |part| utf8_percent_encode(part, NON_ALPHANUMERIC).to_string();
+    let key: Vec<_> = object.key.split('/').map(encode).collect();
+    let url = format!("s3://{}/{}", object.bucket, key.join("/"));
+    if url.len() <= SOURCE_BYTES_MAX {
+        return url;
+    }
+    format!("sha256:{}", hex::encode(Sha256::digest(url)))
 }
 
 fn provenance(source: String, etag: &str, sequencer: Option<&Sequencer>) -> BTreeMap<String, String> {

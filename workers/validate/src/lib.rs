@@ -20,6 +20,13 @@ use landfall_stac::{Kind, Members, Profile, Verdict};
 /// Documents that are read and judged at a time.
 const CONCURRENCY: usize = 16;
 
+/// Members of one file that are taken: each becomes messages, which are held in memory together.
+const MEMBERS_MAX: usize = 10_000;
+
+/// The longest ids that are taken, in bytes: they go into keys of the ledger's indexes, which hold 2,704 bytes in all.
+/// <https://www.postgresql.org/docs/15/btree-implementation.html>
+const ID_BYTES_MAX: usize = 512;
+
 /// Names of files that may hold a document wherever they lie.
 const DOCUMENT_SUFFIXES: [&str; 4] = [".json", ".geojson", ".ndjson", ".jsonl"];
 
@@ -135,9 +142,9 @@ impl Validate {
             Members::One => self.single(envelope, sited, profile, text).await,
             Members::Features(features) => {
                 let members = features.into_iter().zip(1..).map(|(feature, number)| (number, feature.get()));
-                self.members(envelope, profile, members.collect()).await
+                self.members(envelope, sited, profile, members.collect()).await
             }
-            Members::Lines(lines) => self.members(envelope, profile, lines).await,
+            Members::Lines(lines) => self.members(envelope, sited, profile, lines).await,
         }
     }
 
@@ -159,14 +166,29 @@ impl Validate {
     }
 
     /// Judges each member by itself: one bad member does not sink the rest. A redriven member comes alone.
+    /// Outside of metadata paths, a file of which no member is STAC is data.
     async fn members(
         &self,
         envelope: &Envelope<Landed>,
+        sited: &Sited<'_>,
         profile: Profile,
         members: Vec<(u32, &str)>,
     ) -> Result<Outcome<Self>, Error> {
         let mut done = Done::default();
         let whole = &envelope.event.cause;
+        let is_stac = |text: &str| {
+            matches!(judged(landfall_stac::judge(text, profile)), Judged::Document(..) | Judged::Refused(_))
+        };
+        if !sited.is_metadata && !members.iter().any(|(_, text)| is_stac(text)) {
+            return Ok(data(envelope));
+        }
+        if members.is_empty() {
+            return Ok(ignored(envelope, "empty"));
+        }
+        if members.len() > MEMBERS_MAX {
+            let reason = format!("the file has {} members; {MEMBERS_MAX} are taken", members.len());
+            return Ok(refuse(codes::STAC_TOO_LARGE, &reason));
+        }
         for (number, text) in members {
             if whole.member.is_some_and(|only| only != number) {
                 continue;
@@ -228,8 +250,14 @@ fn judged(verdict: Verdict) -> Judged {
             refusal.item = Some(id);
             Judged::Refused(refusal)
         }
-        Verdict::Valid { kind, warnings } => Judged::Document(kind, warnings),
-        Verdict::Invalid { problems, ids: (collection, item) } => Judged::Refused(invalid(problems, collection, item)),
+        Verdict::Valid { kind, warnings } => match too_long(&kind) {
+            Some(refusal) => Judged::Refused(refusal),
+            None => Judged::Document(kind, warnings),
+        },
+        Verdict::Invalid { problems, ids: (collection, item) } => {
+            let short = |id: Option<String>| id.filter(|id| id.len() <= ID_BYTES_MAX);
+            Judged::Refused(invalid(problems, short(collection), short(item)))
+        }
         Verdict::NotStac => {
             Judged::NoDocument(Refusal::new(codes::STAC_NOT_STAC, "the file is JSON but no STAC document"))
         }
@@ -242,6 +270,16 @@ fn judged(verdict: Verdict) -> Judged {
             Judged::NoDocument(Refusal::new(codes::STAC_UNPARSEABLE, reason))
         }
     }
+}
+
+fn too_long(kind: &Kind) -> Option<Refusal> {
+    let ids = match kind {
+        Kind::Item { collection, id } => [Some(id), collection.as_ref()],
+        Kind::Collection { id } | Kind::Catalog { id } => [Some(id), None],
+    };
+    let longest = ids.into_iter().flatten().map(String::len).max()?;
+    let reason = || format!("an id is {longest} bytes long; {ID_BYTES_MAX} are taken");
+    (longest > ID_BYTES_MAX).then(|| Refusal::new(codes::STAC_SCHEMA, reason()))
 }
 
 /// Refuses with all problems; under their own code where they share one.
@@ -357,6 +395,24 @@ mod tests {
         let member = done.refused[0].member.as_ref().unwrap();
         assert_eq!(member.event.cause.member, Some(2));
         assert_ne!(done.next[0].id, done.next[1].id);
+    }
+
+    #[tokio::test]
+    async fn plain_geojson_and_lines_are_data_outside_of_metadata() {
+        let features =
+            r#"{"type":"FeatureCollection","features":[{"type":"Feature","properties":{},"geometry":null}]}"#;
+        check_kind("p/data/footprints.geojson", features, "landfall.object.accepted.v1").await;
+        check_kind("p/data/measured.jsonl", "{\"t\":1}\n{\"t\":2}\n", "landfall.object.accepted.v1").await;
+        check_kind("p/data/empty.ndjson", "", "landfall.object.accepted.v1").await;
+        let empty = outcome("p/metadata/empty.ndjson", "").await;
+        assert!(matches!(&empty.reports[0].event, Report::Ignored(ignored) if ignored.rule == "empty"));
+    }
+
+    #[tokio::test]
+    async fn too_many_members_and_too_long_ids_are_refused() {
+        check_refused("p/metadata/many.ndjson", &"x\n".repeat(MEMBERS_MAX + 1), codes::STAC_TOO_LARGE).await;
+        let long = ITEM.replace("\"id\":\"i\"", &format!("\"id\":\"{}\"", "i".repeat(ID_BYTES_MAX + 1)));
+        check_refused("p/metadata/long.json", &long, codes::STAC_SCHEMA).await;
     }
 
     #[tokio::test]
