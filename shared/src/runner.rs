@@ -94,10 +94,10 @@ pub struct Runner<S: Stage> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Outlet {
     Next,
-    Notify,
     Own,
-    // Last, so that a letter is written when everything else is safe.
     Dead,
+    // Last: what notify has announced is settled, and is not found again by a repetition.
+    Notify,
 }
 
 /// A message for a queue, on account of one delivery.
@@ -425,13 +425,10 @@ impl<S: Stage> Runner<S> {
     /// Sends what follows. What a queue does not take now makes its delivery come again.
     async fn post(&self, mut posts: Vec<Post>, deliveries: &[Delivery], verdicts: &mut [Verdict]) {
         posts.sort_by_key(|post| post.outlet);
-        for outlet in [Outlet::Next, Outlet::Notify, Outlet::Own, Outlet::Dead] {
-            // A delivery that comes again writes its letter then.
-            let retried = |post: &Post| verdicts[post.delivery] != Verdict::Ack;
-            let mine: Vec<_> = posts
-                .iter()
-                .filter(|post| post.outlet == outlet && !(outlet == Outlet::Dead && retried(post)))
-                .collect();
+        for outlet in [Outlet::Next, Outlet::Own, Outlet::Dead, Outlet::Notify] {
+            // A delivery that comes again says everything again.
+            let stands = |post: &&Post| post.outlet == outlet && verdicts[post.delivery] == Verdict::Ack;
+            let mine: Vec<_> = posts.iter().filter(stands).collect();
             if mine.is_empty() {
                 continue;
             }

@@ -135,7 +135,7 @@ async fn what_cannot_be_sent_on_is_not_acknowledged() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_letter_is_not_written_before_its_refusal_is_told() {
+async fn a_refusal_is_not_told_before_its_letter_is_written() {
     let bench = Bench::new(Policy::default());
     bench.land("sbn/refuse");
     let deliveries = bench.receive().await;

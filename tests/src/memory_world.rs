@@ -41,7 +41,8 @@ pub struct World {
     pub queues: BTreeMap<&'static str, Queues>,
 }
 
-const MAP: &str = "BUCKET_MAP: {NODES: {SBN: {buckets: {staging: {name: archive}}}}}";
+const MAP: &str = "BUCKET_MAP: {NODES: {SBN: {buckets: {staging: {name: archive}}}, \
+    ABC: {buckets: {staging: {name: archive}}}}}";
 
 /// Everything that outsiders can see when all is done, without times and repetitions.
 #[derive(Debug, PartialEq, Eq)]

@@ -25,6 +25,8 @@ enum Scenario {
     Mended,
     /// An ndjson with a bad line, and an item that is removed.
     Members,
+    /// Items that wait for one collection: of its owner, of somebody else, poison, and one id under two keys.
+    Contested,
 }
 
 impl Scenario {
@@ -77,8 +79,31 @@ impl Scenario {
                 world.remove("sbn/C/metadata/items/i.json");
                 world.settle().await;
             }
+            Self::Contested => {
+                let free = |id: &str, title: &str| {
+                    item(id, "C", title).replace(&format!("data/{id}.tif"), "https://example.com/x")
+                };
+                world.land("sbn/C/metadata/items/i.json", &free("i", "of the owner"));
+                world.land("sbn/C/metadata/items/two-a.json", &free("two", "older key"));
+                world.land("sbn/C/metadata/items/two-b.json", &free("two", "newer key"));
+                world.land("sbn/C/metadata/items/bad.json", &free("bad", "poison"));
+                world.land("abc/C/metadata/items/i.json", &free("i", "of somebody else"));
+                world.settle().await;
+                world.land("sbn/C/metadata/collection.json", &collection("C"));
+                world.settle().await;
+            }
         }
     }
+}
+
+/// Compares part by part, so that a difference can be read.
+#[track_caller]
+fn check_same(seen: &Snapshot, expected: &Snapshot, what: &str) {
+    assert_eq!(seen.ledger, expected.ledger, "{what}");
+    assert_eq!(seen.letters, expected.letters, "{what}");
+    assert_eq!(seen.items, expected.items, "{what}");
+    assert_eq!(seen.notices.keys().collect::<Vec<_>>(), expected.notices.keys().collect::<Vec<_>>(), "{what}");
+    assert_eq!(seen, expected, "{what}");
 }
 
 /// For n = 1, 2, 3 …: the n-th port call fails, or the process is gone right after it, until no strike strikes.
@@ -93,7 +118,7 @@ async fn sweep(scenario: Scenario) {
             if !struck {
                 break;
             }
-            assert_eq!(seen, expected, "{scenario:?} with {:?}", strike(call));
+            check_same(&seen, &expected, &format!("{scenario:?} with {:?}", strike(call)));
             strikes += 1;
         }
     }
@@ -119,6 +144,25 @@ async fn what_is_mended_ends_the_same_whatever_call_fails() {
 #[tokio::test(start_paused = true)]
 async fn members_and_removals_end_the_same_whatever_call_fails() {
     sweep(Scenario::Members).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn contested_items_end_the_same_whatever_call_fails() {
+    sweep(Scenario::Contested).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_contested_items_the_owners_newest_is_loaded_and_the_rest_is_accounted_for() {
+    let (seen, _) = happen(Scenario::Contested, Strike::Never).await;
+    let titles: Vec<_> =
+        ["of the owner", "newer key"].map(|title| seen.items.values().any(|item| item.contains(title))).into();
+    assert_eq!((titles, seen.items.len()), (vec![true, true], 2), "{:?}", seen.items);
+    let codes: Vec<_> = seen.letters.iter().map(|(stage, code, _)| format!("{stage} {code}")).collect();
+    assert_eq!(codes, ["load load.collection-owned", "load load.refused"]);
+    // The collection and two items; the foreign one and the poison.
+    assert_eq!(topics(&seen), (3, 2));
+    assert_eq!(seen.ledger.len(), 6);
+    assert_eq!(seen.ledger.iter().filter(|row| row.contains(" superseded ")).count(), 1);
 }
 
 fn topics(snapshot: &Snapshot) -> (usize, usize) {
