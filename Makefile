@@ -1,5 +1,5 @@
 # The two commands are `make demo` and `make test`; everything else is a part of them.
-.PHONY: demo test up down setup build lint package
+.PHONY: demo test up down setup build lint
 
 CARGO ?= cargo
 LANDFALL = target/debug/landfall

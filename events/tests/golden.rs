@@ -2,6 +2,8 @@
 //!
 //! `LANDFALL_BLESS=1 cargo test -p landfall-events --test golden` writes what is missing or has changed.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 

@@ -137,7 +137,8 @@ async fn read_config(objects: &dyn Objects, place: &str) -> anyhow::Result<Confi
     Config::parse(&text).with_context(|| format!("in {place}"))
 }
 
-async fn terminated() {
+/// Returns at SIGTERM or SIGINT.
+pub async fn told_to_stop() {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
@@ -147,12 +148,13 @@ async fn terminated() {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    // A second signal ends the process at once.
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+}
+
+/// Returns at the first signal; a second one ends the process at once.
+async fn terminated() {
+    told_to_stop().await;
+    tokio::spawn(async {
+        told_to_stop().await;
         std::process::exit(130);
     });
 }

@@ -1,5 +1,7 @@
 //! The poller on queues in memory and a paused clock.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
 use std::time::Duration;
 
 use landfall_shared::Policy;

@@ -1,5 +1,7 @@
 //! What becomes of a delivery, case by case.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -26,6 +26,64 @@ pub enum Form {
     Lambdas,
 }
 
+/// Only a database with pgSTAC and the ledger, for tests of the catalogue alone.
+pub struct Database {
+    _folder: tempfile::TempDir,
+    postgres: Child,
+    /// A connection of the test's own.
+    pub client: tokio_postgres::Client,
+    /// Where it is.
+    pub url: String,
+}
+
+impl Database {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// Where a part is missing (`make setup` installs it) or does not start.
+    pub async fn start() -> anyhow::Result<Self> {
+        let (folder, layout) = fresh()?;
+        let ports = Ports::choose(&layout)?;
+        let cluster = postgres::Cluster::prepare(&layout, ports.postgres).await?;
+        let postgres = cluster.start().await?;
+        cluster.migrate(&layout).await?;
+        let url = cluster.database_url();
+        let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await?;
+        tokio::spawn(connection);
+        Ok(Self { _folder: folder, postgres, client, url })
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        stop_at_once(&self.postgres);
+    }
+}
+
+/// A folder for one test's parts.
+fn fresh() -> anyhow::Result<(tempfile::TempDir, Layout)> {
+    // PostgreSQL's own user must be able to get there.
+    let folder = tempfile::Builder::new().prefix("landfall-test-").tempdir()?;
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(folder.path(), open)?;
+    let mut layout = Layout::new(folder.path())?;
+    if std::env::var_os("LANDFALL_TOOLS").is_none() {
+        layout.tools = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../.landfall/tools");
+    }
+    layout.check()?;
+    Ok((folder, layout))
+}
+
+/// Stops PostgreSQL by an immediate shutdown: its data is thrown away, and SIGKILL would leave its children behind.
+#[allow(clippy::disallowed_methods, reason = "a drop cannot await")]
+fn stop_at_once(postgres: &Child) {
+    let Some(started) = postgres.id().and_then(|pid| Started::of("postgres", pid)) else { return };
+    started.signal(Signal::SIGQUIT);
+    while started.is_running() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// The running parts.
 pub struct Real {
     folder: tempfile::TempDir,
@@ -45,15 +103,7 @@ impl Real {
     /// # Errors
     /// Where a part is missing (`make setup` installs it) or does not start.
     pub async fn start(form: Form) -> anyhow::Result<Self> {
-        // PostgreSQL's own user must be able to get there.
-        let folder = tempfile::Builder::new().prefix("landfall-test-").tempdir()?;
-        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(folder.path(), open)?;
-        let mut layout = Layout::new(folder.path())?;
-        if std::env::var_os("LANDFALL_TOOLS").is_none() {
-            layout.tools = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../.landfall/tools");
-        }
-        layout.check()?;
+        let (folder, layout) = fresh()?;
         let ports = Ports::choose(&layout)?;
         let cluster = postgres::Cluster::prepare(&layout, ports.postgres).await?;
         let postgres = cluster.start().await?;
@@ -235,18 +285,11 @@ impl Real {
 
 impl Drop for Real {
     /// Stops everything that was started here, whatever became of the test.
-    #[allow(clippy::disallowed_methods, reason = "a drop cannot await")]
     fn drop(&mut self) {
         let children = self.workers.values_mut().chain(self.follower.iter_mut()).chain([&mut self.ministack]);
         for child in children {
             child.start_kill().ok();
         }
-        if let Some(started) = self.postgres.id().and_then(|pid| Started::of("postgres", pid)) {
-            // Immediate shutdown: its data is thrown away. SIGKILL would leave its children behind.
-            started.signal(Signal::SIGQUIT);
-            while started.is_running() {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        }
+        stop_at_once(&self.postgres);
     }
 }

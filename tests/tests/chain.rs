@@ -1,5 +1,7 @@
 //! The whole chain in memory: scenarios, and the fault sweep over each of them.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
 use landfall_events::notice::Topic;
 use landfall_shared::memory::Strike;
 use landfall_tests::memory_world::{Snapshot, World, collection, item};

@@ -1,5 +1,7 @@
 //! The crate graph is the architecture: `events ◄ shared ◄ workers/* ◄ cli, tests`, and nothing sideways.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package, PackageId};
@@ -17,7 +19,7 @@ fn package<'a>(metadata: &'a Metadata, name: &str) -> &'a Package {
     metadata.packages.iter().find(|package| package.name.as_str() == name).expect("it is in the workspace")
 }
 
-fn direct<'a>(package: &'a Package) -> BTreeSet<&'a str> {
+fn direct(package: &Package) -> BTreeSet<&str> {
     let normal = package.dependencies.iter().filter(|dependency| dependency.kind == DependencyKind::Normal);
     normal.map(|dependency| dependency.name.as_str()).collect()
 }
@@ -59,7 +61,7 @@ fn events_and_shared_know_nobody_above_them() {
     let ours = |name: &&str| name.starts_with("landfall");
     assert_eq!(direct(package(&metadata, "landfall-events")).into_iter().find(ours), None);
     let of_shared: Vec<_> =
-        direct(package(&metadata, "landfall-shared")).into_iter().filter(|name| ours(&name)).collect();
+        direct(package(&metadata, "landfall-shared")).into_iter().filter(|name| ours(name)).collect();
     assert_eq!(of_shared, ["landfall-events"]);
 }
 

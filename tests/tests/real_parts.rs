@@ -1,5 +1,7 @@
 //! The same promises on real parts: PostgreSQL with pgSTAC, ministack, the deployed template, the worker programs.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;

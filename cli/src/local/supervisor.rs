@@ -87,7 +87,7 @@ pub async fn up(state: &Path, options: &Options, format: Format) -> anyhow::Resu
 
     let mut running = Running { supervisor: Started::of("supervisor", std::process::id()), ..Running::default() };
     running.write(&layout)?;
-    let mut stop = Box::pin(told_to_stop());
+    let mut stop = Box::pin(landfall_shared::worker::told_to_stop());
     let result = tokio::select! {
         started = start(&layout, options, &mut running) => match started {
             Ok((mut children, deployment)) => {
@@ -275,18 +275,6 @@ async fn stop_parts(running: &Running) {
     if let Some(postgres) = part("postgres") {
         // SIGINT is PostgreSQL's fast shutdown. <https://www.postgresql.org/docs/15/server-shutdown.html>
         postgres.stop(Signal::SIGINT, Duration::from_secs(30)).await;
-    }
-}
-
-async fn told_to_stop() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
     }
 }
 

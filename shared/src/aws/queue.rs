@@ -87,7 +87,9 @@ impl Queue for SqsQueue {
                 Err(error) => match unavailable(&error) {
                     // One message that the queue does not take must not take its neighbours along.
                     QueueError::Refused(_) if range.len() > 1 => ranges.extend(range.map(|index| index..index + 1)),
-                    failure => results[range].fill(Err(failure)),
+                    failure @ (QueueError::Refused(_) | QueueError::Unavailable(_) | QueueError::Lost(_)) => {
+                        results[range].fill(Err(failure));
+                    }
                 },
             }
         }

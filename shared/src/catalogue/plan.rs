@@ -328,7 +328,9 @@ pub(crate) fn subject_of(report: &Report) -> Subject {
     match report {
         Report::Item(loaded) => Subject::Item { collection: loaded.collection.clone(), item: loaded.item.clone() },
         Report::Collection(loaded) => Subject::Collection { collection: loaded.collection.clone() },
-        Report::Object(_) | Report::Ignored(_) => Subject::Object { member: None },
+        Report::Object(_) | Report::Ignored(_) => {
+            Subject::Object { member: landfall_events::Event::cause(report).member }
+        }
         Report::Refused(refused) => {
             let refusal = &refused.refusal;
             Subject::known(refusal.collection.as_deref(), refusal.item.as_deref(), &refused.cause)

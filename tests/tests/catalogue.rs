@@ -1,0 +1,182 @@
+//! The catalogue in PostgreSQL and the one in memory decide the same: they share the plan, and this holds that what
+//! PostgreSQL fetches for it is enough. Random histories, each from its seed; `LANDFALL_SEEDS=n` runs more of them.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use landfall_events::report::{Ignored, Report};
+use landfall_events::routed::{CollectionReleased, CollectionRouted, ItemRouted, ObjectRemoved, RoutedObject};
+use landfall_events::{Cause, Change, Document, Envelope, Event, ObjectRef, Refusal, Routed, Sequencer, codes, report};
+use landfall_shared::catalogue::{Catalogue, Load, PostgresCatalogue, Row, RowFilter};
+use landfall_shared::memory::MemoryCatalogue;
+use landfall_tests::memory_world::{collection, item};
+use landfall_tests::real_world::Database;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+/// What a history is made of: few keys, items and providers, so that they meet.
+struct Dice(StdRng);
+
+impl Dice {
+    fn one_of<'a>(&mut self, choices: &[&'a str]) -> &'a str {
+        choices[self.0.random_range(0..choices.len())]
+    }
+
+    fn chance(&mut self, percent: u32) -> bool {
+        self.0.random_range(0..100) < percent
+    }
+
+    fn cause(&mut self, key: &str) -> Cause {
+        let number: u32 = self.0.random_range(1..40);
+        Cause {
+            object: ObjectRef::new("landing", key),
+            change: Change::Created,
+            version_id: None,
+            etag: Some(format!("e{number}")),
+            size: Some(1),
+            sequencer: Sequencer::try_from(format!("{number:X}")).ok(),
+            event_time: Timestamp::from_second(1_700_000_000 + i64::from(number)).expect("it is in range"),
+            member: None,
+        }
+    }
+
+    fn envelope<E: Event>(&mut self, event: E, provider: &str) -> Envelope<E> {
+        let redrive = if self.chance(15) { 1 } else { 0 };
+        Envelope::new(event, provider, redrive)
+    }
+
+    fn load(&mut self) -> Load {
+        let provider = if self.chance(15) { "q" } else { "p" };
+        let collection_id = self.one_of(&["C", "D"]).to_owned();
+        let stored = RoutedObject { object: ObjectRef::new("archive", "x"), size: 1, etag: None };
+        let pack =
+            |text: &str| Document::Inline(serde_json::value::RawValue::from_string(text.into()).expect("it is JSON"));
+        let (event, document): (Routed, String) = match self.0.random_range(0..10) {
+            0 => {
+                let cause = self.cause(&format!("{provider}/{collection_id}.json"));
+                let text = collection(&collection_id);
+                let document = pack(&text);
+                (CollectionRouted { cause, collection: collection_id, document, stored }.into(), text)
+            }
+            1 | 2 => {
+                let key = self.one_of(&["k1", "k2", "k3"]).to_owned();
+                let cause = Cause { change: Change::Removed, etag: None, size: None, ..self.cause(&key) };
+                (ObjectRemoved { cause }.into(), String::new())
+            }
+            _ => {
+                let id = self.one_of(&["a", "b", "c"]).to_owned();
+                let key = self.one_of(&["k1", "k2", "k3"]).to_owned();
+                let mut cause = self.cause(&key);
+                cause.member = self.chance(30).then(|| self.0.random_range(1..3));
+                let text = item(&id, &collection_id, &format!("{key} {cause:?}"));
+                let document = pack(&text);
+                (
+                    ItemRouted { cause, collection: collection_id, item: id, document, stored, assets: vec![] }.into(),
+                    text,
+                )
+            }
+        };
+        Load { envelope: self.envelope(event, provider), document, released_by: None }
+    }
+
+    fn report(&mut self) -> Envelope<Report> {
+        let key = self.one_of(&["k1", "k2", "k3"]).to_owned();
+        let mut cause = self.cause(&key);
+        cause.member = self.chance(30).then(|| self.0.random_range(1..3));
+        let report: Report = if self.chance(50) {
+            let refusal = Refusal::new(codes::STAC_SCHEMA, "no\u{0}good");
+            let refusal = if self.chance(50) { refusal.of_item("C", self.one_of(&["a", "b"])) } else { refusal };
+            report::Refused { cause, stage: "validate".into(), refusal }.into()
+        } else {
+            Ignored { cause, rule: "overwritten".into() }.into()
+        };
+        self.envelope(report, "p")
+    }
+}
+
+/// What two rows must agree in.
+fn essence(row: &Row) -> String {
+    let waits =
+        (&row.waits_for, row.until, &row.code, &row.reason.as_deref().map(|text| text.replace('\u{0}', "\u{FFFD}")));
+    let parked = (row.parked.is_some(), &row.released_by, row.announced.is_some());
+    let what = (row.state, row.effect, &row.event, row.redrive, &row.provider, &row.destination);
+    format!("{:?} {} {what:?} {waits:?} {parked:?}", row.cause, row.subject)
+}
+
+async fn history(seed: u64, postgres: &PostgresCatalogue, database: &Database) {
+    database
+        .client
+        .batch_execute("truncate landfall.ledger, landfall.collections; delete from pgstac.collections")
+        .await
+        .unwrap();
+    let memory = MemoryCatalogue::new(std::sync::Arc::default());
+    let mut dice = Dice(StdRng::seed_from_u64(seed));
+    let until = "2030-01-01T00:00:00Z".parse().unwrap();
+    let mut before: Vec<Load> = Vec::new();
+    for step in 0..25 {
+        let what = format!("seed {seed}, step {step}");
+        match dice.0.random_range(0..8) {
+            0 => {
+                let reports: Vec<_> = (0..dice.0.random_range(1..4)).map(|_| dice.report()).collect();
+                let said =
+                    (postgres.record(&reports, None).await.unwrap(), memory.record(&reports, None).await.unwrap());
+                assert_eq!(said.0, said.1, "{what}: {reports:?}");
+            }
+            1 => {
+                let ids: Vec<_> =
+                    memory.kept().rows.values().filter(|_| dice.chance(50)).map(|row| row.event.clone()).collect();
+                postgres.announced(&ids).await.unwrap();
+                memory.announced(&ids).await.unwrap();
+            }
+            2 => {
+                let cause = dice.cause("p/C.json");
+                let release = CollectionReleased { cause, collection: "C".into(), batch: dice.0.random_range(0..2) };
+                let id = Envelope::new(Routed::from(release), "p", 0).id;
+                let found = postgres.releasable(&id, "C", 10).await.unwrap();
+                assert_eq!(found, memory.releasable(&id, "C", 10).await.unwrap(), "{what}");
+                let load = |envelope: Envelope<Routed>| {
+                    let Routed::Item(routed) = &envelope.event else { panic!("only items are parked") };
+                    let Document::Inline(raw) = &routed.document else { panic!("it is inline") };
+                    Load { document: raw.get().to_owned(), released_by: Some(id.clone()), envelope }
+                };
+                let loads: Vec<_> = found.into_iter().map(load).collect();
+                let did = (postgres.apply(&loads, until).await.unwrap(), memory.apply(&loads, until).await.unwrap());
+                assert_eq!(did.0, did.1, "{what}: release");
+            }
+            _ => {
+                let mut loads: Vec<_> = (0..dice.0.random_range(1..5)).map(|_| dice.load()).collect();
+                if let Some(again) = before.first().filter(|_| dice.chance(40)) {
+                    loads.push(again.clone());
+                }
+                let did = (postgres.apply(&loads, until).await.unwrap(), memory.apply(&loads, until).await.unwrap());
+                assert_eq!(did.0, did.1, "{what}: {loads:?}");
+                before.splice(0..0, loads);
+            }
+        }
+        let rows = postgres.rows(&RowFilter::default(), 10_000).await.unwrap();
+        let rows: BTreeSet<_> = rows.iter().map(|row| essence(&row.row)).collect();
+        let kept = memory.kept();
+        assert_eq!(rows, kept.rows.values().map(essence).collect::<BTreeSet<_>>(), "{what}");
+        let sql = "select collection, id, content->'properties'->>'title' from pgstac.items order by 1, 2";
+        let items = database.client.query(sql, &[]).await.unwrap();
+        let titles: Vec<_> = items.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
+        let title = |text: &str| {
+            serde_json::from_str::<serde_json::Value>(text).unwrap()["properties"]["title"].as_str().unwrap().to_owned()
+        };
+        let expected: Vec<(String, String, String)> =
+            kept.items.iter().map(|((collection, id), text)| (collection.clone(), id.clone(), title(text))).collect();
+        assert_eq!(titles, expected, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn postgres_and_memory_decide_the_same() {
+    let database = Database::start().await.unwrap();
+    let postgres = PostgresCatalogue::new(&database.url, 2).unwrap();
+    let seeds = std::env::var("LANDFALL_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(40);
+    for seed in 0..seeds {
+        history(seed, &postgres, &database).await;
+    }
+}
