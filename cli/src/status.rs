@@ -186,12 +186,15 @@ pub async fn ask(status: &Status, connected: &Connected) -> anyhow::Result<Answe
         since: status.since,
         provider: status.provider.clone(),
     };
+    // What the ledger has not got has no collection that it could be asked for. The bucket is looked at first: what
+    // the ledger learns meanwhile is in its answer, and nothing falls between the two.
+    let flying = if status.collection.is_none() { in_flight(status, connected, &bucket).await? } else { Vec::new() };
     let rows = connected.catalogue()?.rows(&filter, status.most).await?;
     let mut lines: Vec<_> = rows.iter().map(line).collect();
-    // What the ledger has not got has no collection that it could be asked for.
-    if status.collection.is_none() {
-        lines.extend(in_flight(status, connected, &bucket).await?);
-    }
+    let learned = |(etag, flying): &(String, Line)| {
+        rows.iter().any(|row| row.row.cause.object.key == flying.key && row.row.cause.etag.as_ref() == Some(etag))
+    };
+    lines.extend(flying.into_iter().filter(|flying| !learned(flying)).map(|(_, line)| line));
     lines.sort_by(|a, b| (&a.key, a.member).cmp(&(&b.key, b.member)));
     let mut summary = BTreeMap::new();
     for line in &lines {
@@ -200,8 +203,8 @@ pub async fn ask(status: &Status, connected: &Connected) -> anyhow::Result<Answe
     Ok(Answer { summary, objects: lines })
 }
 
-/// Landed objects of which the ledger has nothing, or nothing of their newest content.
-async fn in_flight(status: &Status, connected: &Connected, bucket: &str) -> anyhow::Result<Vec<Line>> {
+/// Landed objects of which the ledger has nothing, or nothing of their newest content; with their etags.
+async fn in_flight(status: &Status, connected: &Connected, bucket: &str) -> anyhow::Result<Vec<(String, Line)>> {
     let catalogue = connected.catalogue()?;
     let mut lines = Vec::new();
     let provider = status.provider.as_ref().map(|provider| format!("{provider}/"));
@@ -217,7 +220,7 @@ async fn in_flight(status: &Status, connected: &Connected, bucket: &str) -> anyh
             let etag = object.e_tag().unwrap_or_default().trim_matches('"');
             let settled = known.contains(&(key.to_owned(), etag.to_owned()));
             if !settled && status.since.is_none_or(|since| landed >= since) {
-                lines.push(Line { since: landed, ..empty(key, Outcome::InFlight) });
+                lines.push((etag.to_owned(), Line { since: landed, ..empty(key, Outcome::InFlight) }));
             }
         }
     }

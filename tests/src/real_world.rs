@@ -212,6 +212,22 @@ impl Real {
         serde_json::from_slice(&output.stdout).with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
+    /// Waits until `landfall status` counts exactly so; a file's members are known to nobody before they are recorded.
+    ///
+    /// # Errors
+    /// Where that does not come; with the last count.
+    pub async fn settled_as(&self, summary: &Value, seconds: u64) -> anyhow::Result<()> {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(seconds);
+        loop {
+            let answer = self.settled(10).await?;
+            if answer["summary"] == *summary {
+                return Ok(());
+            }
+            anyhow::ensure!(tokio::time::Instant::now() < deadline, "{}, and not {summary}", answer["summary"]);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
     async fn follow(&mut self) -> anyhow::Result<()> {
         let (out, log) = (std::fs::File::create(self.notices_file())?, self.layout.state.join("notices.log"));
         let mut command = self.landfall(&["notices", "--follow", "--format", "json"]);
