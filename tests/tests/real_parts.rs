@@ -263,3 +263,53 @@ async fn the_same_programs_as_functions_under_their_roles_outlive_an_outage() ->
     assert_eq!(real.notices(FILES).await?.len(), FILES);
     Ok(())
 }
+
+/// Runs `landfall` on a state folder and gives what it printed.
+async fn landfall(state: &Path, arguments: &[&str]) -> anyhow::Result<String> {
+    let program = landfall::local::worker("validate").expect("the workers are built").with_file_name("landfall");
+    let mut command = tokio::process::Command::new(program);
+    command.args(arguments).arg("--state").arg(state).stdin(std::process::Stdio::null());
+    if std::env::var_os("LANDFALL_TOOLS").is_none() {
+        command.env("LANDFALL_TOOLS", Path::new(env!("CARGO_MANIFEST_DIR")).join("../.landfall/tools"));
+    }
+    let output = command.output().await?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(output.status.code() != Some(2), "landfall {arguments:?}: {said}");
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+#[tokio::test]
+async fn a_stopped_and_a_killed_landfall_go_on_where_they_were() -> anyhow::Result<()> {
+    let folder = tempfile::Builder::new().prefix("landfall-test-").tempdir()?;
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let state = folder.path().join("state");
+    let file = folder.path().join("a.txt");
+    std::fs::write(&file, "one")?;
+    let put = ["put", file.to_str().expect("it is UTF-8"), "--provider", "sbn"];
+    let completed = serde_json::json!({"completed": 1});
+
+    landfall(&state, &["up", "--detach"]).await?;
+    landfall(&state, &put).await?;
+    let first: Value = serde_json::from_str(&landfall(&state, &["status", "--wait", "30", "--format", "json"]).await?)?;
+    assert_eq!(first["summary"], completed);
+    landfall(&state, &["down"]).await?;
+    let running = |state: &Path| landfall::local::supervisor::Running::parts(state);
+    assert_eq!(running(&state), [], "nothing is left running");
+
+    landfall(&state, &["up", "--detach"]).await?;
+    let text = std::fs::read_to_string(state.join("running.json"))?;
+    let supervisor = serde_json::from_str::<Value>(&text)?["supervisor"]["pid"].as_i64().expect("it has a number");
+    let supervisor = nix::unistd::Pid::from_raw(i32::try_from(supervisor)?);
+    nix::sys::signal::kill(supervisor, nix::sys::signal::Signal::SIGKILL)?;
+    // Everything that it left is found, stopped and started again.
+    landfall(&state, &["up", "--detach"]).await?;
+    std::fs::write(&file, "two")?;
+    landfall(&state, &put).await?;
+    let second: Value =
+        serde_json::from_str(&landfall(&state, &["status", "--wait", "30", "--format", "json"]).await?)?;
+    assert_eq!(second["summary"], completed, "{second}");
+    assert_ne!(second["objects"][0]["event"], first["objects"][0]["event"]);
+    landfall(&state, &["down"]).await?;
+    assert_eq!(running(&state), [], "nothing is left running");
+    Ok(())
+}

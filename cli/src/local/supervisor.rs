@@ -39,9 +39,9 @@ impl Running {
         self.supervisor.as_ref().is_some_and(Started::is_running)
     }
 
-    /// The process ids of the running workers, by stage.
+    /// The names and process ids of the parts that run.
     #[must_use]
-    pub fn workers(state: &Path) -> Vec<(String, i32)> {
+    pub fn parts(state: &Path) -> Vec<(String, i32)> {
         let Ok(layout) = Layout::new(state) else { return Vec::new() };
         let parts = Self::read(&layout).parts.into_iter();
         parts.filter(Started::is_running).map(|part| (part.name, part.pid)).collect()
@@ -58,9 +58,10 @@ pub struct Options {
 }
 
 /// The children of `up`, in the order in which they were started.
+#[derive(Default)]
 struct Children {
-    postgres: Child,
-    ministack: Child,
+    postgres: Option<Child>,
+    ministack: Option<Child>,
     workers: Vec<Worker>,
 }
 
@@ -87,32 +88,33 @@ pub async fn up(state: &Path, options: &Options, format: Format) -> anyhow::Resu
 
     let mut running = Running { supervisor: Started::of("supervisor", std::process::id()), ..Running::default() };
     running.write(&layout)?;
-    let mut stop = Box::pin(landfall_shared::worker::told_to_stop());
-    let result = tokio::select! {
-        started = start(&layout, options, &mut running) => match started {
-            Ok((mut children, deployment)) => {
-                running.ready = true;
-                running.write(&layout)?;
-                announce(&layout, &deployment, format, "is ready")?;
-                let ended = tokio::select! {
-                    ended = keep(&layout, &mut running, &mut children, &deployment) => ended,
-                    () = &mut stop => Ok(()),
-                };
-                if format == Format::Human {
-                    eprintln!("stopping …");
-                }
-                ended
-            }
-            Err(error) => Err(error),
-        },
-        () = &mut stop => Ok(()),
+    // The children outlive whatever happens to their start: they are stopped in order, and not by being dropped.
+    let mut children = Children::default();
+    let work = async {
+        let deployment = start(&layout, options, &mut running, &mut children).await?;
+        running.ready = true;
+        running.write(&layout)?;
+        announce(&layout, &deployment, format, "is ready")?;
+        keep(&layout, &mut running, &mut children, &deployment).await
     };
+    let result = tokio::select! {
+        ended = work => ended,
+        () = landfall_shared::worker::told_to_stop() => Ok(()),
+    };
+    if format == Format::Human {
+        eprintln!("stopping …");
+    }
     stop_parts(&Running::read(&layout)).await;
     std::fs::remove_file(layout.state.join(RUNNING)).ok();
     result.map(|()| End::Good)
 }
 
-async fn start(layout: &Layout, options: &Options, running: &mut Running) -> anyhow::Result<(Children, Deployment)> {
+async fn start(
+    layout: &Layout,
+    options: &Options,
+    running: &mut Running,
+    children: &mut Children,
+) -> anyhow::Result<Deployment> {
     let steps = ProgressBar::new(5)
         .with_style(ProgressStyle::with_template("[{pos}/{len}] {msg}").unwrap_or(ProgressStyle::default_bar()));
     let step = |text: &'static str| {
@@ -126,15 +128,14 @@ async fn start(layout: &Layout, options: &Options, running: &mut Running) -> any
 
     step("PostgreSQL");
     let cluster = postgres::Cluster::prepare(layout, ports.postgres).await?;
-    let postgres = cluster.start().await?;
-    note(layout, running, "postgres", &postgres)?;
+    note(layout, running, "postgres", children.postgres.insert(cluster.start().await?))?;
     step("pgSTAC and the ledger");
     cluster.migrate(layout).await?;
 
     step("ministack");
     let access = if options.lambda { Access::ByRole } else { Access::Open };
     let ministack = stack::start_ministack(layout, ports.aws, access).await?;
-    note(layout, running, "ministack", &ministack)?;
+    note(layout, running, "ministack", children.ministack.insert(ministack))?;
 
     step("the CloudFormation stack");
     let endpoint = format!("http://127.0.0.1:{}", ports.aws);
@@ -160,16 +161,15 @@ async fn start(layout: &Layout, options: &Options, running: &mut Running) -> any
     deployment.write(&layout.state)?;
 
     step("the workers");
-    let mut workers = Vec::new();
     if !options.lambda {
         for stage in crate::stages() {
             let child = start_worker(layout, &deployment, stage)?;
             note(layout, running, stage, &child)?;
-            workers.push(Worker { stage, child, restarts: 0, started: Instant::now() });
+            children.workers.push(Worker { stage, child, restarts: 0, started: Instant::now() });
         }
     }
     steps.finish_and_clear();
-    Ok((Children { postgres, ministack, workers }, deployment))
+    Ok(deployment)
 }
 
 /// The bucket of the zips in a local deployment.
@@ -235,16 +235,14 @@ async fn keep(
     children: &mut Children,
     deployment: &Deployment,
 ) -> anyhow::Result<()> {
-    let (mut database_gone, mut ministack_gone) = (false, false);
     loop {
         tokio::time::sleep(Duration::from_millis(200)).await;
-        if !database_gone && children.postgres.try_wait()?.is_some() {
-            database_gone = true;
-            eprintln!("PostgreSQL has ended; see {}", layout.state.join("postgres.log").display());
-        }
-        if !ministack_gone && children.ministack.try_wait()?.is_some() {
-            ministack_gone = true;
-            eprintln!("ministack has ended; see {}", layout.state.join("ministack.log").display());
+        for (name, part) in [("postgres", &mut children.postgres), ("ministack", &mut children.ministack)] {
+            let ended = part.as_mut().map(Child::try_wait).transpose()?.flatten();
+            if let Some(status) = ended {
+                *part = None;
+                eprintln!("{name} has ended ({status}); see {}", layout.state.join(format!("{name}.log")).display());
+            }
         }
         for worker in &mut children.workers {
             let Some(status) = worker.child.try_wait()? else { continue };
