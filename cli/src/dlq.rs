@@ -295,10 +295,15 @@ async fn take(dead: &dyn Queue, stage: &str, select: &Select) -> anyhow::Result<
         for delivery in received {
             if !seen.insert(delivery.id.clone()) {
                 empty = 2;
+                others.push(delivery.receipt);
+                continue;
             }
             let one = read(stage, delivery);
             if is_meant(&one, select) { found.push(one) } else { others.push(one.receipt) }
         }
+    }
+    if empty < 2 {
+        eprintln!("{stage} has more dead letters than could be read: {} were looked at; run again for the rest", seen.len());
     }
     give_back(dead, others).await;
     Ok(found)
