@@ -303,7 +303,10 @@ async fn take(dead: &dyn Queue, stage: &str, select: &Select) -> anyhow::Result<
         }
     }
     if empty < 2 {
-        eprintln!("{stage} has more dead letters than could be read: {} were looked at; run again for the rest", seen.len());
+        eprintln!(
+            "{stage} has more dead letters than could be read: {} were looked at; run again for the rest",
+            seen.len()
+        );
     }
     give_back(dead, others).await;
     Ok(found)
