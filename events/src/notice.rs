@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::cause::Cause;
 use crate::document::Document;
-use crate::envelope::{self, Envelope, Event, EventId};
+use crate::envelope::{self, Envelope, EventId};
 use crate::letter;
 use crate::refusal::Refusal;
 use crate::report::{CollectionLoaded, Effect, ItemLoaded, ObjectRouted, Refused, Report};
@@ -209,13 +209,5 @@ fn inline(document: Option<&Document>, fit: Fit) -> Option<&RawValue> {
     match document? {
         Document::Inline(raw) if fit == Fit::Whole => Some(raw),
         Document::Inline(_) | Document::Stored(_) => None,
-    }
-}
-
-impl Report {
-    /// The landed object or member that it reports on.
-    #[must_use]
-    pub fn object(&self) -> &crate::cause::ObjectRef {
-        &self.cause().object
     }
 }

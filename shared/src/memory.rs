@@ -140,16 +140,6 @@ impl MemoryQueue {
         locked(&self.state).messages.iter().map(|held| held.visible).min()
     }
 
-    /// Makes what was received visible again at once, as the end of a crashed process' visibility timeout does.
-    pub fn expire_all(&self) {
-        let now = Instant::now();
-        for held in &mut locked(&self.state).messages {
-            if held.receives > 0 {
-                held.visible = held.visible.min(now);
-            }
-        }
-    }
-
     /// Takes all messages out.
     #[must_use]
     pub fn drain(&self) -> Vec<Outgoing> {
@@ -422,7 +412,7 @@ impl Objects for MemoryObjects {
         etag: &str,
         to: &ObjectRef,
         metadata: &BTreeMap<String, String>,
-    ) -> Result<ObjectInfo, ObjectsError> {
+    ) -> Result<(u64, ObjectInfo), ObjectsError> {
         let effect = || {
             let mut state = locked(&self.objects);
             let found = state.1.get(from).ok_or_else(|| ObjectsError::Missing(from.clone()))?;
@@ -432,8 +422,9 @@ impl Objects for MemoryObjects {
             let mut copy = found.clone();
             copy.info.metadata.extend(metadata.clone());
             let info = copy.info.clone();
+            let size = found.info.size;
             state.1.insert(to.clone(), copy);
-            Ok(info)
+            Ok((size, info))
         };
         self.faults.call(effect, || Err(gone(from))).await
     }

@@ -106,14 +106,14 @@ pub trait Objects: Send + Sync {
         over: Over<'_>,
     ) -> Result<ObjectInfo, ObjectsError>;
     /// Copies `from`, as long as it has this `etag`, to `to` without bringing the bytes here.
-    /// Content type and user metadata go along; `metadata` is added to it.
+    /// Content type and user metadata go along; `metadata` is added to it. Gives the source's size and the copy.
     async fn copy(
         &self,
         from: &ObjectRef,
         etag: &str,
         to: &ObjectRef,
         metadata: &BTreeMap<String, String>,
-    ) -> Result<ObjectInfo, ObjectsError>;
+    ) -> Result<(u64, ObjectInfo), ObjectsError>;
     /// Asks whether the bucket answers.
     async fn ready(&self, bucket: &str) -> Result<(), ObjectsError>;
 }

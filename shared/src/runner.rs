@@ -265,9 +265,7 @@ impl<S: Stage> Runner<S> {
             Ok(Outcome::Wait(wait)) => Ok(self.wait(work, delivery, wait)),
             Err(Unfinished::Failed(failure)) => match failure.class() {
                 Class::Permanent => {
-                    let refusal = failure.refusal();
-                    info!(code = %refusal.code, class = "permanent", reason = chain_of(&failure), "refused");
-                    Ok(self.refuse(work, delivery, Refused { member: None, refusal }))
+                    Ok(self.refuse(work, delivery, Refused { member: None, refusal: failure.refusal() }))
                 }
                 Class::Transient => self.retry_or_resend(work, delivery, &chain_of(&failure)),
             },
@@ -305,7 +303,6 @@ impl<S: Stage> Runner<S> {
         let now = (self.now)();
         let deadline = envelope.deadline.unwrap_or_else(|| later(now, self.policy.wait_max));
         if now >= deadline {
-            info!(code = %wait.refusal.code, "waited in vain");
             return self.refuse(work, delivery, Refused { member: None, refusal: wait.refusal });
         }
         let delay = self.delay(envelope.attempt);

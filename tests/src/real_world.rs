@@ -291,12 +291,6 @@ impl Real {
     pub fn python(&self) -> Command {
         Command::new(self.layout.tools.join("stac/bin/python"))
     }
-
-    /// What the workers logged, for a failing test to show.
-    #[must_use]
-    pub fn log(&self, stage: &str) -> String {
-        std::fs::read_to_string(self.layout.state.join(format!("{stage}.log"))).unwrap_or_default()
-    }
 }
 
 impl Drop for Real {

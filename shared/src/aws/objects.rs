@@ -143,7 +143,7 @@ impl Objects for S3Objects {
         etag: &str,
         to: &ObjectRef,
         metadata: &BTreeMap<String, String>,
-    ) -> Result<ObjectInfo, ObjectsError> {
+    ) -> Result<(u64, ObjectInfo), ObjectsError> {
         let head = self.client.head_object().bucket(&from.bucket).key(&from.key).if_match(format!("\"{etag}\""));
         let source = head.send().await.map_err(|error| sort(from, &error))?;
         // The header is a URL path: slashes stay, everything else that is not plain is encoded.
@@ -172,7 +172,9 @@ impl Objects for S3Objects {
             | ObjectsError::Refused { .. }
             | ObjectsError::Unavailable { .. }) => other,
         })?;
-        self.head(to).await?.ok_or_else(|| ObjectsError::Missing(to.clone()))
+        let size = source.content_length().and_then(|length| u64::try_from(length).ok()).unwrap_or(0);
+        let copied = self.head(to).await?.ok_or_else(|| ObjectsError::Missing(to.clone()))?;
+        Ok((size, copied))
     }
 
     async fn ready(&self, bucket: &str) -> Result<(), ObjectsError> {

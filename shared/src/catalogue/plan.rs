@@ -13,6 +13,10 @@ use super::{Applied, Gone, Load, Row, Standing, State, Subject};
 /// The collections that a plan may ask about: id → owner, `None` where nobody owns it yet.
 pub type Collections = HashMap<String, Option<String>>;
 
+/// The types of the reports that follow a load: with them a row knows the id of its announcement beforehand.
+const ITEM_LOADED: &str = "landfall.item.loaded.v1";
+const COLLECTION_LOADED: &str = "landfall.collection.loaded.v1";
+
 /// What is known before, and what shall be written: filled by the catalogue for the keys, items and
 /// collections that a batch names, changed by [`plan`] and [`record`].
 #[derive(Debug, Default)]
@@ -37,10 +41,6 @@ pub struct View {
 }
 
 impl View {
-    fn position(&self, row: &Row) -> Position {
-        row.cause.position(row.redrive)
-    }
-
     /// Whether something newer is known of this key than `cause`.
     fn is_stale(&self, cause: &Cause) -> bool {
         let newest = self.newest.get(&cause.object);
@@ -51,7 +51,7 @@ impl View {
     /// older change of the key was before anybody knew what it is.
     fn write(&mut self, row: Row) {
         let object = row.cause.object.clone();
-        let position = self.position(&row);
+        let position = position(&row);
         let key = (object.clone(), row.subject.clone());
         let of_key = self.rows.iter().filter(|((other, _), _)| *other == object);
         let replaced: Vec<_> = of_key
@@ -78,7 +78,7 @@ impl View {
         let of_file = matches!(known.subject, Subject::Object { .. }) && known.cause.member.is_none();
         // What the catalogue holds is forgotten only for what the catalogue does.
         let held = known.state == State::Loaded && !matches!(row.state, State::Loaded | State::Removed);
-        match self.position(known).cmp_change(&self.position(row)) {
+        match position(known).cmp_change(&position(row)) {
             Ordering::Equal => same_member && !held && row.state != State::Removed,
             Ordering::Less => !held && (of_file || same_member && known.subject.collection().is_none()),
             Ordering::Greater => false,
@@ -92,7 +92,7 @@ impl View {
     /// The row of exactly this change and generation, or a later generation of it.
     fn settled(&self, cause: &Cause, subject: &Subject, redrive: u32) -> Option<&Row> {
         let row = self.row(&cause.object, subject)?;
-        let order = self.position(row).cmp_change(&cause.position(redrive));
+        let order = position(row).cmp_change(&cause.position(redrive));
         (order == Ordering::Equal && row.redrive >= redrive).then_some(row)
     }
 
@@ -150,7 +150,7 @@ fn item(view: &mut View, load: &Load, routed: &ItemRouted, park_until: Timestamp
     }
     let is_there = owner.is_some();
     if let Some(rival) = view.outdone_by(cause, &subject, &envelope.provider) {
-        return outdone(view, load, subject, &rival, "landfall.item.loaded.v1");
+        return outdone(view, load, subject, &rival, ITEM_LOADED);
     }
     if !is_there {
         return park(view, envelope, routed, subject, park_until);
@@ -158,7 +158,7 @@ fn item(view: &mut View, load: &Load, routed: &ItemRouted, park_until: Timestamp
     let key = (routed.collection.clone(), routed.item.clone());
     let effect = if view.items.insert(key.clone()) { Effect::Created } else { Effect::Replaced };
     view.item_writes.insert(key, Some(load.document.clone()));
-    let mut row = Row::new(envelope, subject, State::Loaded, event_of(cause, "landfall.item.loaded.v1", redrive));
+    let mut row = Row::new(envelope, subject, State::Loaded, EventId::of(cause, ITEM_LOADED, redrive));
     row.effect = Some(effect);
     row.destination = Some(routed.stored.object.to_string());
     // What a release claimed is kept until it is announced, so that a repetition can go on with it.
@@ -180,7 +180,7 @@ fn park(
     if let Some(Row { state: State::Parked, until: Some(until), .. }) = settled {
         return Applied::Parked { until: *until, collection };
     }
-    let event = event_of(&routed.cause, "landfall.item.loaded.v1", envelope.redrive);
+    let event = EventId::of(&routed.cause, ITEM_LOADED, envelope.redrive);
     let mut row = Row::new(envelope, subject, State::Parked, event);
     row.stage = Some("load".into());
     row.waits_for = vec![format!("collection {collection}")];
@@ -193,7 +193,7 @@ fn park(
 /// Writes down that another key's newer document stands in the way.
 fn outdone(view: &mut View, load: &Load, subject: Subject, rival: &ObjectRef, kind: &str) -> Applied {
     let cause = landfall_events::Event::cause(&load.envelope.event);
-    let event = event_of(cause, kind, load.envelope.redrive);
+    let event = EventId::of(cause, kind, load.envelope.redrive);
     let mut row = Row::new(&load.envelope, subject, State::Superseded, event);
     row.code = Some("superseded".into());
     row.reason = Some(format!("{rival} landed later"));
@@ -234,12 +234,12 @@ fn collection(view: &mut View, load: &Load, routed: &CollectionRouted) -> Applie
     }
     let is_there = known.is_some();
     if let Some(rival) = view.outdone_by(cause, &subject, &envelope.provider) {
-        return outdone(view, load, subject, &rival, "landfall.collection.loaded.v1");
+        return outdone(view, load, subject, &rival, COLLECTION_LOADED);
     }
     let effect = if is_there { Effect::Replaced } else { Effect::Created };
     view.collections.insert(routed.collection.clone(), Some(envelope.provider.clone()));
     view.collection_writes.insert(routed.collection.clone(), load.document.clone());
-    let event = event_of(cause, "landfall.collection.loaded.v1", redrive);
+    let event = EventId::of(cause, COLLECTION_LOADED, redrive);
     let mut row = Row::new(envelope, subject, State::Loaded, event);
     row.effect = Some(effect);
     row.destination = Some(routed.stored.object.to_string());
@@ -295,12 +295,16 @@ fn removal(view: &mut View, envelope: &Envelope<Routed>, removed: &ObjectRemoved
     let held =
         view.rows.values().any(|row| row.cause.object == cause.object && self_order(row, cause) == Ordering::Equal);
     if !held {
-        let event = event_of(cause, "landfall.object.removed.v1", envelope.redrive);
+        let event = EventId::of(cause, "landfall.object.removed.v1", envelope.redrive);
         let mut row = tombstone(Subject::Object { member: None }, event);
         row.code = Some(if kept_collection { "collection-kept" } else { "removed" }.into());
         view.write(row);
     }
     if kept_collection { Applied::Ignored("collection-kept") } else { Applied::Removed(gone) }
+}
+
+fn position(row: &Row) -> Position {
+    row.cause.position(row.redrive)
 }
 
 fn self_order(row: &Row, cause: &Cause) -> Ordering {
@@ -310,11 +314,7 @@ fn self_order(row: &Row, cause: &Cause) -> Ordering {
 /// The id of the report that an item went with its object: one removal can take several items along.
 pub(super) fn deletion_id(cause: &Cause, collection: &str, item: &str, redrive: u32) -> EventId {
     let whole = Cause { member: None, ..cause.clone() };
-    EventId::of(&whole, &format!("landfall.item.loaded.v1 {} {collection}/{item}", collection.len()), redrive)
-}
-
-fn event_of(cause: &Cause, kind: &str, redrive: u32) -> EventId {
-    EventId::of(cause, kind, redrive)
+    EventId::of(&whole, &format!("{ITEM_LOADED} {} {collection}/{item}", collection.len()), redrive)
 }
 
 /// Records reports and says of each whether it is still the newest; rows of loads are only looked at.
@@ -361,7 +361,7 @@ fn record_one(view: &mut View, report: &Envelope<Report>, released_by: Option<&E
     let of_member = |row: &&Row| row.cause.object == cause.object && row.cause.member == cause.member;
     let known = view.rows.values().filter(of_member);
     let known: Vec<Row> =
-        known.filter(|row| view.position(row).cmp_change(&position) == Ordering::Equal).cloned().collect();
+        known.filter(|row| self::position(row).cmp_change(&position) == Ordering::Equal).cloned().collect();
     let by_load = matches!(&report.event, Report::Refused(refused) if refused.stage == "load");
     for row in &known {
         if row.event == report.id {

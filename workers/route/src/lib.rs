@@ -334,16 +334,11 @@ impl Route {
                 return Ok(None);
             }
         }
-        let before = self.objects.head(from).await.map_err(Error::Move)?;
-        let before = before.ok_or_else(|| Error::Move(ObjectsError::Missing(from.clone())))?;
-        if before.etag != etag {
-            return Err(Error::Move(ObjectsError::Changed(from.clone())));
-        }
-        let copied =
-            self.objects.copy(from, etag, to, &provenance(source, etag, sequencer)).await.map_err(Error::Move)?;
-        if copied.size != before.size {
+        let copied = self.objects.copy(from, etag, to, &provenance(source, etag, sequencer)).await;
+        let (expected, copied) = copied.map_err(Error::Move)?;
+        if copied.size != expected {
             let (from, to) = (from.clone(), to.clone());
-            return Err(Error::Unequal { from, to, expected: before.size, found: copied.size });
+            return Err(Error::Unequal { from, to, expected, found: copied.size });
         }
         Ok(Some(RoutedObject { object: to.clone(), size: copied.size, etag: Some(copied.etag) }))
     }
