@@ -83,8 +83,17 @@ codes! {
         "An event names a bucket or a prefix that no landing is configured for, or a key that names no provider.",
         "Add the bucket and prefix to `landings` in the configuration, or drop the file under `<provider>/…`, then redrive.";
     STAC_UNPARSEABLE = "stac.unparseable",
-        "A file that is metadata by its path is not JSON, or is not encoded in UTF-8.",
+        "A file that is metadata by its path is not JSON. NaN, Infinity, numbers beyond 1e308 and lone surrogates are not JSON.",
         "Open the file at the line and column named, mend it and drop it again.";
+    STAC_ENCODING = "stac.encoding",
+        "A file that is metadata by its path is not plain UTF-8: it is UTF-16, holds other bytes, or starts with a byte order mark.",
+        "Save the file as UTF-8 without a byte order mark and drop it again.";
+    STAC_TOO_DEEP = "stac.too-deep",
+        "The document nests arrays and objects deeper than 127 levels.",
+        "Flatten the document: no STAC member needs such a depth.";
+    STAC_TOO_MANY = "stac.too-many",
+        "The document holds more than a million values, or the file more members than are taken at once.",
+        "Simplify the geometry or move bulk data into an asset; split a file of many members into several.";
     STAC_NOT_STAC = "stac.not-stac",
         "A file that is metadata by its path is JSON but not a STAC item, collection, catalog or item collection.",
         "Set `type` and `stac_version` as the STAC specification has them, or move the file out of the metadata folder.";
@@ -94,6 +103,18 @@ codes! {
     STAC_SCHEMA = "stac.schema",
         "The document breaks a rule of the STAC specification.",
         "Each problem names the place by JSON Pointer and what was expected there: mend them and drop the file again.";
+    STAC_EXTENSION_UNKNOWN = "stac.extension-unknown",
+        "The document declares an extension whose schema is neither published among those that are locked nor added by the operator.",
+        "Correct the URL in `stac_extensions`, or ask the operator to add the schema with `landfall schemas add URL`.";
+    STAC_SCHEMA_UNUSABLE = "stac.schema-unusable",
+        "The document declares an extension that is known, and its schema is not in the bundle or cannot be used. The document may be right.",
+        "An operator's matter: run `landfall schemas fetch` (`landfall schemas verify` says what is wrong), give the workers the bundle, then redrive.";
+    STAC_NAME_REPEATED = "stac.name-repeated",
+        "A member's name stands more than once in its object. The last one counts, here and in PostgreSQL.",
+        "Remove the repetitions: readers disagree about which one counts.";
+    STAC_COLLECTION_LINK = "stac.collection-link",
+        "The item names a collection and has no link with rel=collection, which the specification asks for.",
+        "Add a link with rel=collection to the item's collection.";
     STAC_GEOMETRY = "stac.geometry",
         "The geometry or bbox is not usable: unclosed, out of range, not finite or of an unknown type.",
         "Mend the coordinates at the place named: longitude and latitude in degrees, rings closed, and drop the file again.";

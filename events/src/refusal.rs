@@ -36,9 +36,20 @@ pub struct Problem {
     /// The schema keyword that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keyword: Option<String>,
+    /// What was expected there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<String>,
     /// What was found there, masked to 80 bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
+    /// Whether the document was mended for it and goes on.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub patched: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// The most problems that a refusal names.

@@ -71,6 +71,8 @@ fn refusal() -> Refusal {
         rule: Some("STAC 1.1.0".into()),
         keyword: Some("format".into()),
         value: Some("\"yesterday\"".into()),
+        expected: None,
+        patched: false,
     };
     let mut refusal =
         Refusal::new(codes::STAC_DATETIME, "1 problem; /properties/datetime: value is not a \"date-time\"");

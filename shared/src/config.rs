@@ -1,5 +1,6 @@
 //! Configuration: who lands where, how patient the stages are, and what a worker finds in its environment.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,9 +37,9 @@ pub struct Landing {
     /// What a submission must satisfy.
     #[serde(default = "default_profile")]
     pub profile: String,
-    /// Globs over the key: what matches is metadata, and is refused when it is not valid STAC.
-    #[serde(default = "default_metadata")]
-    pub metadata: Vec<String>,
+    /// Globs over the key, in the place of the profile's: what matches is metadata, and is refused when it is not
+    /// valid STAC.
+    pub metadata: Option<Vec<String>>,
 }
 
 /// How patient the stages are; see [`Policy`].
@@ -57,10 +58,6 @@ pub struct Retry {
 
 fn default_profile() -> String {
     "ingest".into()
-}
-
-fn default_metadata() -> Vec<String> {
-    vec!["**/metadata/**".into()]
 }
 
 /// Why the configuration cannot be used.
@@ -114,7 +111,7 @@ struct Site {
     prefix: String,
     provider: Option<String>,
     profile: String,
-    metadata: GlobSet,
+    metadata: Option<GlobSet>,
 }
 
 /// What the configuration says about one object.
@@ -126,8 +123,8 @@ pub struct Sited<'a> {
     pub path: &'a str,
     /// The profile that it must satisfy.
     pub profile: &'a str,
-    /// Whether its path says that it is metadata.
-    pub is_metadata: bool,
+    /// Whether its path says that it is metadata; `None` where that is the profile's to say.
+    pub is_metadata: Option<bool>,
     /// The start of the provider's keys, within which an item's assets must lie.
     pub root: &'a str,
 }
@@ -138,25 +135,23 @@ impl Landings {
     /// # Errors
     /// [`ConfigError::Glob`].
     pub fn new(config: &Config, landing_bucket: &str) -> Result<Self, ConfigError> {
-        let everything = Landing {
-            bucket: None,
-            prefix: String::new(),
-            provider: None,
-            profile: default_profile(),
-            metadata: default_metadata(),
-        };
+        let everything =
+            Landing { bucket: None, prefix: String::new(), provider: None, profile: default_profile(), metadata: None };
         let landings = if config.landings.is_empty() { std::slice::from_ref(&everything) } else { &config.landings };
         let site = |landing: &Landing| {
-            let mut globs = GlobSetBuilder::new();
-            for glob in &landing.metadata {
-                globs.add(Glob::new(glob).map_err(|source| ConfigError::Glob { glob: glob.clone(), source })?);
-            }
+            let globs = |patterns: &Vec<String>| {
+                let mut globs = GlobSetBuilder::new();
+                for glob in patterns {
+                    globs.add(Glob::new(glob).map_err(|source| ConfigError::Glob { glob: glob.clone(), source })?);
+                }
+                globs.build().map_err(|source| ConfigError::Glob { glob: String::new(), source })
+            };
             Ok::<_, ConfigError>(Site {
                 bucket: landing.bucket.clone().unwrap_or_else(|| landing_bucket.to_owned()),
                 prefix: landing.prefix.clone(),
                 provider: landing.provider.clone(),
                 profile: landing.profile.clone(),
-                metadata: globs.build().map_err(|source| ConfigError::Glob { glob: String::new(), source })?,
+                metadata: landing.metadata.as_ref().map(globs).transpose()?,
             })
         };
         let mut sites = landings.iter().map(site).collect::<Result<Vec<_>, _>>()?;
@@ -174,8 +169,14 @@ impl Landings {
             None => rest.split_once('/').filter(|(first, _)| !first.is_empty())?,
         };
         let root = &object.key[..object.key.len() - path.len()];
-        let is_metadata = site.metadata.is_match(&object.key);
+        let is_metadata = site.metadata.as_ref().map(|globs| globs.is_match(&object.key));
         (!path.is_empty()).then_some(Sited { provider, path, profile: &site.profile, is_metadata, root })
+    }
+
+    /// The profiles that are asked for, each once.
+    #[must_use]
+    pub fn profiles(&self) -> BTreeSet<&str> {
+        self.0.iter().map(|site| site.profile.as_str()).collect()
     }
 
     /// The same as a function, for the runner.
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(landings: &Landings, url: &str, expected: Option<(&str, &str, bool)>) {
+    fn check(landings: &Landings, url: &str, expected: Option<(&str, &str, Option<bool>)>) {
         let object = ObjectRef::parse(url).unwrap();
         let sited = landings.site(&object);
         assert_eq!(sited.map(|sited| (sited.provider, sited.path, sited.is_metadata)), expected, "{url}");
@@ -245,8 +246,8 @@ mod tests {
     #[test]
     fn the_first_segment_is_the_provider_unless_the_landing_says_otherwise() {
         let plain = landings("");
-        check(&plain, "s3://landing/sbn/a/b.fits", Some(("sbn", "a/b.fits", false)));
-        check(&plain, "s3://landing/sbn/C/metadata/items/i.json", Some(("sbn", "C/metadata/items/i.json", true)));
+        check(&plain, "s3://landing/sbn/a/b.fits", Some(("sbn", "a/b.fits", None)));
+        check(&plain, "s3://landing/sbn/C/metadata/items/i.json", Some(("sbn", "C/metadata/items/i.json", None)));
         check(&plain, "s3://landing/file", None);
         check(&plain, "s3://landing//file", None);
         check(&plain, "s3://landing/sbn/", None);
@@ -258,9 +259,9 @@ mod tests {
         let fixed = landings(
             "[[landing]]\n[[landing]]\nprefix='dedl/'\nprovider='destine'\nmetadata=['**/*.json']\n[[landing]]\nbucket='two'\nprovider='x'",
         );
-        check(&fixed, "s3://landing/dedl/a/b.json", Some(("destine", "a/b.json", true)));
-        check(&fixed, "s3://landing/dedlx/a/b.json", Some(("dedlx", "a/b.json", false)));
-        check(&fixed, "s3://two/a", Some(("x", "a", false)));
+        check(&fixed, "s3://landing/dedl/a/b.json", Some(("destine", "a/b.json", Some(true))));
+        check(&fixed, "s3://landing/dedlx/a/b.json", Some(("dedlx", "a/b.json", None)));
+        check(&fixed, "s3://two/a", Some(("x", "a", None)));
     }
 
     #[test]

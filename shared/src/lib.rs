@@ -18,6 +18,7 @@ pub mod stage;
 pub mod telemetry;
 pub mod testing;
 pub mod topic;
+pub mod watched;
 pub mod worker;
 
 pub use chain::{Chain, StageName};

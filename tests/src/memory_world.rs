@@ -152,7 +152,7 @@ impl World {
             };
         }
         let map = "s3://work/config/bucket-map.yaml";
-        let validate = runner!(Validate::with(objects.clone(), landings.clone(), "work"));
+        let validate = runner!(Validate::with(objects.clone(), landings.clone(), "work", None));
         let route = runner!(Route::with(objects.clone(), landings.clone(), map, "work"));
         let load = runner!(Load::with(catalogue.clone(), objects.clone(), "work", policy.wait_max));
         let notify = runner!(Notify::with(catalogue.clone(), Arc::new(self.topics.clone())));

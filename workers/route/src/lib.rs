@@ -5,7 +5,6 @@
 
 mod assets;
 mod bucket_map;
-mod map_source;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,15 +16,15 @@ use landfall_events::report::{Ignored, ObjectRouted, Report};
 use landfall_events::routed::{CollectionRouted, ItemRouted, RoutedObject};
 use landfall_events::{Cause, Document, Envelope, ObjectRef, Refusal, Routed, Sequencer, Validated, codes};
 use landfall_shared::config::{Environment, Landings};
-use landfall_shared::documents::Documents;
+use landfall_shared::documents::{DOCUMENT_BYTES_MAX, Documents};
 use landfall_shared::objects::{ObjectInfo, Objects, ObjectsError, Over};
+use landfall_shared::watched::{Watched, WatchedError};
 use landfall_shared::worker::Surroundings;
 use landfall_shared::{Class, Done, Failure, Outcome, Stage, Wait};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 
 pub use bucket_map::{BucketMap, MapError, Target, Unmapped};
-pub use map_source::{MapSource, SourceError};
 
 use assets::Parts;
 
@@ -37,7 +36,7 @@ pub struct Route {
     objects: Arc<dyn Objects>,
     documents: Documents,
     landings: Landings,
-    map: MapSource,
+    map: Watched<BucketMap>,
     work_bucket: String,
 }
 
@@ -49,7 +48,7 @@ pub enum Error {
     Move(#[source] ObjectsError),
     /// There is no bucket map to look into.
     #[error("there is no bucket map")]
-    Map(#[source] SourceError),
+    Map(#[source] WatchedError),
     /// The map does not say where the object belongs.
     #[error(transparent)]
     Unmapped(#[from] Unmapped),
@@ -139,6 +138,15 @@ impl Stage for Route {
     }
 }
 
+/// The bucket map in force; nothing may be routed to the `forbidden` buckets.
+fn watched_map(objects: Arc<dyn Objects>, place: &str, forbidden: &[&str]) -> Watched<BucketMap> {
+    let forbidden: Vec<String> = forbidden.iter().map(|&bucket| bucket.to_owned()).collect();
+    Watched::new("bucket map", objects, place, DOCUMENT_BYTES_MAX, move |bytes| {
+        let forbidden: Vec<&str> = forbidden.iter().map(String::as_str).collect();
+        Ok(BucketMap::parse(std::str::from_utf8(bytes)?, &forbidden)?)
+    })
+}
+
 /// How an asset of a document stands.
 enum Found {
     Foreign,
@@ -162,8 +170,8 @@ impl Route {
         let place = environment.required("LANDFALL_BUCKET_MAP");
         environment.finish()?;
         let forbidden = [surroundings.landing_bucket.as_str(), surroundings.work_bucket.as_str()];
-        let map = MapSource::new(surroundings.objects.clone(), &place, &forbidden);
-        map.map().await?;
+        let map = watched_map(surroundings.objects.clone(), &place, &forbidden);
+        map.current().await?;
         Ok(Self {
             objects: surroundings.objects.clone(),
             documents: surroundings.documents.clone(),
@@ -176,7 +184,7 @@ impl Route {
     /// Builds the stage on ports, with the map at `map` (a path or `s3://…`).
     pub fn with(objects: Arc<dyn Objects>, landings: Landings, map: &str, work_bucket: &str) -> Self {
         let documents = Documents::new(objects.clone(), work_bucket);
-        let map = MapSource::new(objects.clone(), map, &[work_bucket]);
+        let map = watched_map(objects.clone(), map, &[work_bucket]);
         Self { objects, documents, landings, map, work_bucket: work_bucket.to_owned() }
     }
 
@@ -307,7 +315,7 @@ impl Route {
 
     /// Where an object belongs; a member of a file gets a file of its own beside it.
     async fn destination(&self, object: &ObjectRef, member: Option<u32>) -> Result<ObjectRef, Error> {
-        let map = self.map.map().await.map_err(Error::Map)?;
+        let map = self.map.current().await.map_err(Error::Map)?;
         let sited = self.sited(object)?;
         let target = map.target(sited.provider, sited.path)?;
         let key = match member {

@@ -3,38 +3,45 @@
 //! It reads an object that may be a document, judges it, and passes on what it is. It refuses to guess: what lies
 //! under a metadata path and is not valid STAC is refused, never passed on as data.
 
+pub mod bundle_files;
+pub mod profiles;
+mod refusals;
+
 use std::sync::Arc;
 
 use futures::StreamExt;
 use jiff::Timestamp;
 use landfall_events::report::{Ignored, Report};
 use landfall_events::validated::{CollectionValidated, ItemValidated, ObjectAccepted, ObjectRemoved};
-use landfall_events::{Cause, Change, Code, Envelope, Landed, Problem, Refusal, Validated, codes};
-use landfall_shared::config::{Landings, Sited};
+use landfall_events::{Cause, Change, Envelope, Landed, Problem, Refusal, Validated, codes};
+use landfall_shared::config::{Environment, Landings, Sited};
 use landfall_shared::documents::{DOCUMENT_BYTES_MAX, Documents};
 use landfall_shared::objects::{Objects, ObjectsError};
+use landfall_shared::watched::{Watched, WatchedError};
 use landfall_shared::worker::Surroundings;
 use landfall_shared::{Class, Done, Failure, Outcome, Refused, Stage};
-use landfall_stac::{Kind, Members, Profile, Verdict};
+use landfall_stac::schemas::BUNDLE_BYTES_MAX;
+use landfall_stac::{Bundle, FileJudgement, Judge, Judgement, Kind, Place, Schemas};
+
+use profiles::Profiles;
+use refusals::{Outlook, outlook};
 
 /// Documents that are read and judged at a time.
 const CONCURRENCY: usize = 16;
 
-/// Members of one file that are taken: each becomes messages, which are held in memory together.
-const MEMBERS_MAX: usize = 10_000;
-
-/// The longest ids that are taken, in bytes: they go into keys of the ledger's indexes, which hold 2,704 bytes in all.
-/// <https://www.postgresql.org/docs/15/btree-implementation.html>
-const ID_BYTES_MAX: usize = 512;
-
 /// Names of files that may hold a document wherever they lie.
-const DOCUMENT_SUFFIXES: [&str; 4] = [".json", ".geojson", ".ndjson", ".jsonl"];
+pub const DOCUMENT_SUFFIXES: [&str; 4] = [".json", ".geojson", ".ndjson", ".jsonl"];
+
+/// The schema bundle that is used where none is named and it lies beside the program, as in a Lambda's zip.
+const BUNDLE_BESIDE: &str = "schemas.bundle";
 
 /// The stage.
 pub struct Validate {
     objects: Arc<dyn Objects>,
     documents: Documents,
     landings: Landings,
+    profiles: Profiles,
+    schemas: Option<Watched<Schemas>>,
     ready_bucket: String,
 }
 
@@ -47,6 +54,9 @@ pub enum Error {
     /// The document is too large for a message and could not be kept.
     #[error("could not keep the document")]
     Keep(#[source] ObjectsError),
+    /// There is no schema bundle to judge by.
+    #[error("there are no schemas")]
+    Schemas(#[source] WatchedError),
 }
 
 impl Failure for Error {
@@ -54,12 +64,15 @@ impl Failure for Error {
         match self {
             // The port knows.
             Self::Read(source) | Self::Keep(source) => source.class(),
+            // An operator mends the bundle; nothing that landed is at fault.
+            Self::Schemas(_) => Class::Transient,
         }
     }
 
     fn refusal(&self) -> Refusal {
         match self {
             Self::Read(source) | Self::Keep(source) => Refusal::new(codes::STAC_TOO_LARGE, source.to_string()),
+            Self::Schemas(_) => Refusal::new(codes::GAVE_UP, landfall_shared::stage::chain_of(self)),
         }
     }
 }
@@ -71,8 +84,8 @@ impl Stage for Validate {
 
     const NAME: &'static str = "validate";
 
-    async fn handle(&self, batch: &[Envelope<Landed>], _now: Timestamp) -> Vec<Result<Outcome<Self>, Error>> {
-        let each: Vec<_> = batch.iter().map(|envelope| self.one(envelope)).collect();
+    async fn handle(&self, batch: &[Envelope<Landed>], now: Timestamp) -> Vec<Result<Outcome<Self>, Error>> {
+        let each: Vec<_> = batch.iter().map(|envelope| self.one(envelope, now)).collect();
         futures::stream::iter(each).buffered(CONCURRENCY).collect().await
     }
 
@@ -81,36 +94,87 @@ impl Stage for Validate {
     }
 }
 
+/// Where one object stands.
+struct Spot<'s> {
+    sited: Sited<'s>,
+    judge: Judge<'s>,
+    is_metadata: bool,
+}
+
 impl Validate {
-    /// Builds the stage on what surrounds it.
-    #[must_use]
-    pub fn new(surroundings: &Surroundings) -> Self {
-        Self {
-            objects: surroundings.objects.clone(),
+    /// Builds the stage on what surrounds it. `LANDFALL_SCHEMAS` names the schema bundle (a path or `s3://…`; else it
+    /// may lie beside the program), `LANDFALL_PROFILES` a folder or an `s3://bucket/prefix/` with profiles of one's own.
+    ///
+    /// # Errors
+    /// Where a profile that a landing asks for is not there or wrong, or the bundle is there and wrong.
+    pub async fn new(surroundings: &Surroundings) -> anyhow::Result<Self> {
+        let mut environment = Environment::default();
+        let bundle = environment.or("LANDFALL_SCHEMAS", String::new());
+        let place = environment.or("LANDFALL_PROFILES", String::new());
+        environment.finish()?;
+        let objects = surroundings.objects.clone();
+        let profiles = Profiles::read(&*objects, &place, &surroundings.landings.profiles()).await?;
+        let bundle = if bundle.is_empty() { beside() } else { Some(bundle) };
+        let schemas = bundle.map(|place| watched_schemas(objects.clone(), &place));
+        let stage = Self {
+            objects,
             documents: surroundings.documents.clone(),
             landings: surroundings.landings.clone(),
+            profiles,
+            schemas,
             ready_bucket: surroundings.work_bucket.clone(),
+        };
+        let schemas = stage.schemas().await?;
+        match schemas.as_deref().unwrap_or(Schemas::none()).len() {
+            0 => tracing::warn!(
+                "there is no schema bundle: documents that declare extensions are refused as stac.schema-unusable"
+            ),
+            schemas => tracing::info!(schemas, "extensions can be judged"),
+        }
+        Ok(stage)
+    }
+
+    /// Builds the stage on ports, with shipped profiles and the bundle at `schemas` (a path or `s3://…`).
+    ///
+    /// # Panics
+    /// Where a landing asks for a profile that is not shipped.
+    pub fn with(objects: Arc<dyn Objects>, landings: Landings, work_bucket: &str, schemas: Option<&str>) -> Self {
+        let documents = Documents::new(objects.clone(), work_bucket);
+        let profiles = Profiles::shipped(&landings.profiles()).expect("only shipped profiles are asked for");
+        let schemas = schemas.map(|place| watched_schemas(objects.clone(), place));
+        Self { objects, documents, landings, profiles, schemas, ready_bucket: work_bucket.to_owned() }
+    }
+
+    /// The schemas in force. A bundle that is not there yet is none: it is looked for again.
+    async fn schemas(&self) -> Result<Option<Arc<Schemas>>, Error> {
+        let Some(schemas) = &self.schemas else { return Ok(None) };
+        match schemas.current().await {
+            Ok(schemas) => Ok(Some(schemas)),
+            Err(error) if error.is_missing() => Ok(None),
+            Err(error) => Err(Error::Schemas(error)),
         }
     }
 
-    /// Builds the stage on ports.
-    pub fn with(objects: Arc<dyn Objects>, landings: Landings, work_bucket: &str) -> Self {
-        let documents = Documents::new(objects.clone(), work_bucket);
-        Self { objects, documents, landings, ready_bucket: work_bucket.to_owned() }
-    }
-
-    async fn one(&self, envelope: &Envelope<Landed>) -> Result<Outcome<Self>, Error> {
+    async fn one(&self, envelope: &Envelope<Landed>, now: Timestamp) -> Result<Outcome<Self>, Error> {
         let cause = &envelope.event.cause;
         let Some(sited) = self.landings.site(&cause.object) else {
             let reason = format!("no landing is configured for {}, or its key names no provider", cause.object);
             return Ok(Outcome::refused(Refusal::new(codes::LANDING_UNCONFIGURED, reason)));
         };
         match cause.change {
-            Change::Removed => self.removed(envelope).await,
-            Change::Created if cause.object.key.ends_with('/') => Ok(ignored(envelope, "folder-marker")),
-            Change::Created if may_be_document(cause, &sited) => self.document(envelope, &sited).await,
-            Change::Created => Ok(data(envelope)),
+            Change::Removed => return self.removed(envelope).await,
+            Change::Created if cause.object.key.ends_with('/') => return Ok(ignored(envelope, "folder-marker")),
+            Change::Created => {}
         }
+        let profile = self.profiles.get(sited.profile);
+        let is_metadata = sited.is_metadata.unwrap_or_else(|| profile.is_metadata(sited.path));
+        if profile.is_ignored(sited.path) || !(is_metadata || may_be_document(cause)) {
+            return Ok(data(envelope));
+        }
+        let schemas = self.schemas().await?;
+        let today = now.to_zoned(jiff::tz::TimeZone::UTC).date();
+        let judge = Judge { schemas: schemas.as_deref().unwrap_or(Schemas::none()), profile, today };
+        self.document(envelope, &Spot { sited, judge, is_metadata }).await
     }
 
     /// A removal counts when the bucket agrees: it may be late, and the object there again.
@@ -122,7 +186,7 @@ impl Validate {
         }
     }
 
-    async fn document(&self, envelope: &Envelope<Landed>, sited: &Sited<'_>) -> Result<Outcome<Self>, Error> {
+    async fn document(&self, envelope: &Envelope<Landed>, spot: &Spot<'_>) -> Result<Outcome<Self>, Error> {
         let cause = &envelope.event.cause;
         let read = self.objects.get(&cause.object, cause.etag.as_deref(), DOCUMENT_BYTES_MAX).await;
         let body = match read {
@@ -130,103 +194,71 @@ impl Validate {
             // What is gone or overwritten when its event arrives has another event under way.
             Err(ObjectsError::Missing(_)) => return Ok(ignored(envelope, "gone")),
             Err(ObjectsError::Changed(_)) => return Ok(ignored(envelope, "overwritten")),
-            Err(ObjectsError::TooLarge { .. }) if !sited.is_metadata => return Ok(data(envelope)),
+            Err(ObjectsError::TooLarge { .. }) if !spot.is_metadata => return Ok(data(envelope)),
             Err(error) => return Err(Error::Read(error)),
         };
-        let Ok(text) = std::str::from_utf8(&body) else {
-            let reason = "the file is not encoded in UTF-8";
-            return Ok(if sited.is_metadata { refuse(codes::STAC_UNPARSEABLE, reason) } else { data(envelope) });
-        };
-        let profile = Profile::named(sited.profile).unwrap_or(Profile::Ingest);
-        match landfall_stac::split(cause.object.file_name(), text) {
-            Members::One => self.single(envelope, sited, profile, text).await,
-            Members::Features(features) => {
-                let members = features.into_iter().zip(1..).map(|(feature, number)| (number, feature.get()));
-                self.members(envelope, sited, profile, members.collect()).await
+        let place = Place { path: Some(spot.sited.path), ..Place::default() };
+        // A redriven member comes alone.
+        match spot.judge.judge_file(cause.object.file_name(), &body, place, cause.member) {
+            FileJudgement::One(judgement) => match outlook(judgement) {
+                Outlook::Document(kind, judgement) => {
+                    let text = std::str::from_utf8(&body).expect("a valid document is UTF-8");
+                    let event = self.validated(cause, kind, judgement, text).await?;
+                    Ok(Outcome::next(envelope.followed_by(event)))
+                }
+                Outlook::NoDocument(_) if !spot.is_metadata => Ok(data(envelope)),
+                Outlook::NoDocument(refusal) | Outlook::Refused(refusal) => Ok(Outcome::refused(refusal)),
+            },
+            FileJudgement::Several(members) => {
+                let members =
+                    members.into_iter().map(|(member, judgement)| (member.number, member.text, outlook(judgement)));
+                self.members(envelope, spot, members.collect()).await
             }
-            Members::Lines(lines) => self.members(envelope, sited, profile, lines).await,
         }
     }
 
-    async fn single(
-        &self,
-        envelope: &Envelope<Landed>,
-        sited: &Sited<'_>,
-        profile: Profile,
-        text: &str,
-    ) -> Result<Outcome<Self>, Error> {
-        match judged(landfall_stac::judge(text, profile)) {
-            Judged::Document(kind, warnings) => {
-                let event = self.validated(&envelope.event.cause, kind, warnings, text).await?;
-                Ok(Outcome::next(envelope.followed_by(event)))
-            }
-            Judged::NoDocument(_) if !sited.is_metadata => Ok(data(envelope)),
-            Judged::NoDocument(refusal) | Judged::Refused(refusal) => Ok(Outcome::refused(refusal)),
-        }
-    }
-
-    /// Judges each member by itself: one bad member does not sink the rest. A redriven member comes alone.
-    /// Outside of metadata paths, a file of which no member is STAC is data.
+    /// One bad member does not sink the rest. Outside of metadata paths, a file of which no member is STAC is data.
     async fn members(
         &self,
         envelope: &Envelope<Landed>,
-        sited: &Sited<'_>,
-        profile: Profile,
-        members: Vec<(u32, &str)>,
+        spot: &Spot<'_>,
+        members: Vec<(u32, &str, Outlook)>,
     ) -> Result<Outcome<Self>, Error> {
-        let mut done = Done::default();
-        let whole = &envelope.event.cause;
-        let is_stac = |text: &str| {
-            matches!(judged(landfall_stac::judge(text, profile)), Judged::Document(..) | Judged::Refused(_))
-        };
-        if !sited.is_metadata && !members.iter().any(|(_, text)| is_stac(text)) {
+        let is_stac = members.iter().any(|(.., outlook)| !matches!(outlook, Outlook::NoDocument(_)));
+        if !spot.is_metadata && !is_stac {
             return Ok(data(envelope));
         }
         if members.is_empty() {
             return Ok(ignored(envelope, "empty"));
         }
-        if members.len() > MEMBERS_MAX {
-            let reason = format!("the file has {} members; {MEMBERS_MAX} are taken", members.len());
-            return Ok(refuse(codes::STAC_TOO_LARGE, &reason));
-        }
-        for (number, text) in members {
-            if whole.member.is_some_and(|only| only != number) {
-                continue;
-            }
-            let cause = whole.of_member(number);
-            match judged(landfall_stac::judge(text, profile)) {
-                Judged::Document(kind @ Kind::Item { .. }, warnings) => {
-                    let event = self.validated(&cause, kind, warnings, text).await?;
+        let mut done = Done::default();
+        for (number, text, outlook) in members {
+            let cause = envelope.event.cause.of_member(number);
+            match outlook {
+                Outlook::Document(kind, judgement) => {
+                    let event = self.validated(&cause, kind, judgement, text).await?;
                     done.next.push(envelope.followed_by(event));
                 }
-                Judged::Document(Kind::Collection { .. } | Kind::Catalog { .. }, _) => {
-                    let refusal = Refusal::new(codes::STAC_NOT_STAC, "a member of an item file is not an item");
-                    done.refused.push(refused_member(envelope, cause, refusal));
-                }
-                Judged::NoDocument(refusal) | Judged::Refused(refusal) => {
-                    done.refused.push(refused_member(envelope, cause, refusal));
+                Outlook::NoDocument(refusal) | Outlook::Refused(refusal) => {
+                    done.refused.push(Refused { member: Some(envelope.followed_by(Landed { cause })), refusal });
                 }
             }
         }
         Ok(Outcome::Done(done))
     }
 
-    async fn validated(
-        &self,
-        cause: &Cause,
-        kind: Kind,
-        warnings: Vec<Problem>,
-        text: &str,
-    ) -> Result<Validated, Error> {
+    async fn validated(&self, cause: &Cause, kind: Kind, judgement: Judgement, text: &str) -> Result<Validated, Error> {
         let cause = cause.clone();
+        let warnings: Vec<Problem> = judgement.warnings;
+        let text = judgement.patched.unwrap_or_else(|| text.to_owned());
         Ok(match kind {
             Kind::Item { collection, id } => {
-                let document = self.documents.pack(text.to_owned()).await.map_err(Error::Keep)?;
+                let document = self.documents.pack(text).await.map_err(Error::Keep)?;
                 let collection = collection.unwrap_or_default();
                 ItemValidated { cause, collection, item: id, document, warnings }.into()
             }
             Kind::Collection { id } => {
-                let document = self.documents.pack(text.to_owned()).await.map_err(Error::Keep)?;
+                let document = self.documents.pack(text).await.map_err(Error::Keep)?;
                 CollectionValidated { cause, collection: id, document, warnings }.into()
             }
             // pgSTAC holds no catalogs: a valid one is archived as it is.
@@ -235,72 +267,20 @@ impl Validate {
     }
 }
 
-/// A verdict as this stage needs it.
-enum Judged {
-    Document(Kind, Vec<Problem>),
-    /// Not STAC at all: data, unless its path says metadata.
-    NoDocument(Refusal),
-    Refused(Refusal),
+/// The bundle beside the program, where there is one.
+fn beside() -> Option<String> {
+    let path = std::env::current_exe().ok()?.with_file_name(BUNDLE_BESIDE);
+    path.is_file().then(|| path.display().to_string())
 }
 
-fn judged(verdict: Verdict) -> Judged {
-    match verdict {
-        Verdict::Valid { kind: Kind::Item { collection: None, id }, .. } => {
-            let mut refusal = Refusal::new(codes::STAC_COLLECTION_MISSING, "the item names no collection");
-            refusal.item = Some(id);
-            Judged::Refused(refusal)
-        }
-        Verdict::Valid { kind, warnings } => match too_long(&kind) {
-            Some(refusal) => Judged::Refused(refusal),
-            None => Judged::Document(kind, warnings),
-        },
-        Verdict::Invalid { problems, ids: (collection, item) } => {
-            let short = |id: Option<String>| id.filter(|id| id.len() <= ID_BYTES_MAX);
-            Judged::Refused(invalid(problems, short(collection), short(item)))
-        }
-        Verdict::NotStac => {
-            Judged::NoDocument(Refusal::new(codes::STAC_NOT_STAC, "the file is JSON but no STAC document"))
-        }
-        Verdict::UnsupportedVersion(version) => {
-            let reason = format!("stac_version is {version}; 1.0.0 and 1.1.0 are taken");
-            Judged::Refused(Refusal::new(codes::STAC_VERSION, reason))
-        }
-        Verdict::Unparseable { line, column, message } => {
-            let reason = format!("not JSON at line {line}, column {column}: {message}");
-            Judged::NoDocument(Refusal::new(codes::STAC_UNPARSEABLE, reason))
-        }
-    }
+/// Schemas that are read again when the bundle changes.
+fn watched_schemas(objects: Arc<dyn Objects>, place: &str) -> Watched<Schemas> {
+    Watched::new("schema bundle", objects, place, BUNDLE_BYTES_MAX, |bytes| Ok(Schemas::new(&Bundle::read(bytes)?)?))
 }
 
-fn too_long(kind: &Kind) -> Option<Refusal> {
-    let ids = match kind {
-        Kind::Item { collection, id } => [Some(id), collection.as_ref()],
-        Kind::Collection { id } | Kind::Catalog { id } => [Some(id), None],
-    };
-    let longest = ids.into_iter().flatten().map(String::len).max()?;
-    let reason = || format!("an id is {longest} bytes long; {ID_BYTES_MAX} are taken");
-    (longest > ID_BYTES_MAX).then(|| Refusal::new(codes::STAC_SCHEMA, reason()))
-}
-
-/// Refuses with all problems; under their own code where they share one.
-fn invalid(problems: Vec<Problem>, collection: Option<String>, item: Option<String>) -> Refusal {
-    let shared = problems.first().map(|first| first.code.clone());
-    let code = shared.filter(|code| problems.iter().all(|problem| problem.code == *code)).unwrap_or(codes::STAC_SCHEMA);
-    let first = problems.first().map(|first| {
-        let place = if first.pointer.is_empty() { "the document" } else { &first.pointer };
-        format!("{place}: {}", first.message)
-    });
-    let count = match problems.len() {
-        1 => "1 problem".to_owned(),
-        count => format!("{count} problems"),
-    };
-    let reason = format!("{count}; {}", first.unwrap_or_default());
-    Refusal { code, reason, problems, collection, item }
-}
-
-fn may_be_document(cause: &Cause, sited: &Sited<'_>) -> bool {
+fn may_be_document(cause: &Cause) -> bool {
     let name = cause.object.file_name().to_ascii_lowercase();
-    sited.is_metadata || DOCUMENT_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
+    DOCUMENT_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
 }
 
 fn data(envelope: &Envelope<Landed>) -> Outcome<Validate> {
@@ -311,14 +291,6 @@ fn data(envelope: &Envelope<Landed>) -> Outcome<Validate> {
 fn ignored(envelope: &Envelope<Landed>, rule: &str) -> Outcome<Validate> {
     let ignored = Ignored { cause: envelope.event.cause.clone(), rule: rule.to_owned() };
     Outcome::report(envelope.followed_by(Report::from(ignored)))
-}
-
-fn refuse(code: Code, reason: &str) -> Outcome<Validate> {
-    Outcome::refused(Refusal::new(code, reason))
-}
-
-fn refused_member(envelope: &Envelope<Landed>, cause: Cause, refusal: Refusal) -> Refused<Landed> {
-    Refused { member: Some(envelope.followed_by(Landed { cause })), refusal }
 }
 
 #[cfg(test)]
@@ -336,7 +308,7 @@ mod tests {
         let objects = MemoryObjects::new(Arc::default());
         let cause = objects.land(&ObjectRef::new("landing", key), body.to_owned());
         let landings = Landings::new(&Config::default(), "landing").unwrap();
-        let stage = Validate::with(Arc::new(objects), landings, "work");
+        let stage = Validate::with(Arc::new(objects), landings, "work", None);
         let envelope = Envelope::new(Landed { cause }, "p", 0);
         match stage.handle(&[envelope], Timestamp::UNIX_EPOCH).await.remove(0).unwrap() {
             Outcome::Done(done) => done,
@@ -352,7 +324,7 @@ mod tests {
         assert!(done.refused.is_empty() && done.reports.is_empty());
     }
 
-    async fn check_refused(key: &str, body: &str, expected: Code) {
+    async fn check_refused(key: &str, body: &str, expected: landfall_events::Code) {
         let done = outcome(key, body).await;
         assert_eq!(done.refused.iter().map(|one| one.refusal.code.clone()).collect::<Vec<_>>(), [expected], "{key}");
         assert!(done.next.is_empty());
@@ -381,10 +353,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_document_goes_on_byte_for_byte() {
-        let done = outcome("p/metadata/i.json", ITEM).await;
-        let Validated::Item(item) = &done.next[0].event else { panic!("no item") };
-        assert!(matches!(&item.document, landfall_events::Document::Inline(raw) if raw.get() == ITEM));
+    async fn a_document_goes_on_byte_for_byte_unless_it_is_mended() {
+        let linked = ITEM.replace("[]", r#"[{"rel":"collection","href":"../c.json"}]"#);
+        for (text, expected) in [
+            (linked.as_str(), linked.as_str()),
+            (ITEM, &ITEM.replace("[]", r#"[{"rel":"collection","href":"../../c","type":"application/json"}]"#)),
+        ] {
+            let done = outcome("p/metadata/i.json", text).await;
+            let Validated::Item(item) = &done.next[0].event else { panic!("no item") };
+            let landfall_events::Document::Inline(raw) = &item.document else { panic!("not inline") };
+            // The order of the new link's members is not ours to choose.
+            let (found, expected) = (
+                raw.get().replace(r#""href":"../../c","rel":"collection""#, r#""rel":"collection","href":"../../c""#),
+                expected,
+            );
+            assert_eq!(found, *expected);
+            assert_eq!(item.warnings.iter().filter(|warning| warning.patched).count(), usize::from(text == ITEM));
+        }
     }
 
     #[tokio::test]
@@ -410,8 +395,13 @@ mod tests {
 
     #[tokio::test]
     async fn too_many_members_and_too_long_ids_are_refused() {
-        check_refused("p/metadata/many.ndjson", &"x\n".repeat(MEMBERS_MAX + 1), codes::STAC_TOO_LARGE).await;
-        let long = ITEM.replace("\"id\":\"i\"", &format!("\"id\":\"{}\"", "i".repeat(ID_BYTES_MAX + 1)));
+        check_refused(
+            "p/metadata/many.ndjson",
+            &format!("{}\n", ITEM.replace('\n', " ")).repeat(landfall_stac::MEMBERS_MAX + 1),
+            codes::STAC_TOO_MANY,
+        )
+        .await;
+        let long = ITEM.replace("\"id\":\"i\"", &format!("\"id\":\"{}\"", "i".repeat(refusals::ID_BYTES_MAX + 1)));
         check_refused("p/metadata/long.json", &long, codes::STAC_SCHEMA).await;
     }
 

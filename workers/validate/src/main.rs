@@ -5,5 +5,5 @@ use landfall_validate::Validate;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    worker::run(Settings::default(), async |surroundings| Ok(Validate::new(surroundings))).await
+    worker::run(Settings::default(), async |surroundings| Validate::new(surroundings).await).await
 }

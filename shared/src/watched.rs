@@ -1,0 +1,175 @@
+//! A file that workers look at while they run: from a disk or from S3, read again when it changes, and never
+//! replaced by a bad one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use landfall_events::ObjectRef;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use tracing::{error, info};
+
+use crate::objects::{Objects, ObjectsError};
+
+/// How long a look at the file is good for.
+const FRESH: Duration = Duration::from_secs(2);
+
+/// What is wrong with a file that was read.
+pub type Wrong = Box<dyn std::error::Error + Send + Sync>;
+
+type Read<T> = Box<dyn Fn(&[u8]) -> Result<T, Wrong> + Send + Sync>;
+
+/// Where the file is, how it is read, and the last good one.
+pub struct Watched<T> {
+    name: &'static str,
+    place: Place,
+    bytes_max: u64,
+    read: Read<T>,
+    kept: Mutex<Option<Kept<T>>>,
+}
+
+enum Place {
+    Object(Arc<dyn Objects>, ObjectRef),
+    File(std::path::PathBuf),
+}
+
+struct Kept<T> {
+    value: Arc<T>,
+    version: String,
+    looked: Instant,
+}
+
+/// Why there is nothing to use.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchedError {
+    /// It could not be read from S3.
+    #[error("could not read the {name}")]
+    Read {
+        /// What it is.
+        name: &'static str,
+        /// Why.
+        source: ObjectsError,
+    },
+    /// It could not be read from the disk.
+    #[error("could not read the {name} {path}")]
+    File {
+        /// What it is.
+        name: &'static str,
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It was read and is wrong, and there was no good one before.
+    #[error("the {name} cannot be used")]
+    Wrong {
+        /// What it is.
+        name: &'static str,
+        /// Why.
+        source: Wrong,
+    },
+}
+
+impl WatchedError {
+    /// Whether the file is simply not there.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        match self {
+            Self::Read { source: ObjectsError::Missing(_), .. } => true,
+            Self::File { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+            Self::Read { .. } | Self::Wrong { .. } => false,
+        }
+    }
+}
+
+impl<T> Watched<T> {
+    /// Watches `place`: a file's path, or `s3://bucket/key`. `name` is what messages call it.
+    pub fn new(
+        name: &'static str,
+        objects: Arc<dyn Objects>,
+        place: &str,
+        bytes_max: u64,
+        read: impl Fn(&[u8]) -> Result<T, Wrong> + Send + Sync + 'static,
+    ) -> Self {
+        let place = match ObjectRef::parse(place) {
+            Some(object) => Place::Object(objects, object),
+            None => Place::File(place.into()),
+        };
+        Self { name, place, bytes_max, read: Box::new(read), kept: Mutex::new(None) }
+    }
+
+    /// What is in force: the newest good version. A bad new version is told once, loudly.
+    ///
+    /// # Errors
+    /// [`WatchedError`] where there has never been a good one, or it cannot be looked at and the last look is old.
+    pub async fn current(&self) -> Result<Arc<T>, WatchedError> {
+        let mut kept = self.kept.lock().await;
+        if let Some(kept) = &*kept
+            && kept.looked.elapsed() < FRESH
+        {
+            return Ok(kept.value.clone());
+        }
+        let version = self.version().await?;
+        if let Some(kept) = &mut *kept
+            && kept.version == version
+        {
+            kept.looked = Instant::now();
+            return Ok(kept.value.clone());
+        }
+        let bytes = self.bytes().await?;
+        match ((self.read)(&bytes), &mut *kept) {
+            (Ok(value), slot) => {
+                info!(version, "the {} is read", self.name);
+                let value = Arc::new(value);
+                *slot = Some(Kept { value: value.clone(), version, looked: Instant::now() });
+                Ok(value)
+            }
+            (Err(wrong), Some(kept)) => {
+                let reason = crate::stage::chain_of(&*wrong);
+                error!(version, reason, "the new {} is refused; the last good one stays in force", self.name);
+                (kept.version, kept.looked) = (version, Instant::now());
+                Ok(kept.value.clone())
+            }
+            (Err(source), None) => Err(WatchedError::Wrong { name: self.name, source }),
+        }
+    }
+
+    async fn version(&self) -> Result<String, WatchedError> {
+        match &self.place {
+            Place::Object(objects, object) => {
+                let info = objects.head(object).await.map_err(|source| self.unread(source))?;
+                Ok(info.ok_or_else(|| self.unread(ObjectsError::Missing(object.clone())))?.etag)
+            }
+            Place::File(path) => {
+                let metadata = std::fs::metadata(path).map_err(|source| self.unopened(path, source))?;
+                let modified = metadata.modified().map_err(|source| self.unopened(path, source))?;
+                Ok(format!("{modified:?} {}", metadata.len()))
+            }
+        }
+    }
+
+    async fn bytes(&self) -> Result<Bytes, WatchedError> {
+        match &self.place {
+            Place::Object(objects, object) => {
+                let read = objects.get(object, None, self.bytes_max).await;
+                Ok(read.map_err(|source| self.unread(source))?.0)
+            }
+            Place::File(path) => {
+                let size = std::fs::metadata(path).map_err(|source| self.unopened(path, source))?.len();
+                if size > self.bytes_max {
+                    return Err(self.unopened(path, std::io::ErrorKind::FileTooLarge.into()));
+                }
+                Ok(std::fs::read(path).map_err(|source| self.unopened(path, source))?.into())
+            }
+        }
+    }
+
+    fn unread(&self, source: ObjectsError) -> WatchedError {
+        WatchedError::Read { name: self.name, source }
+    }
+
+    fn unopened(&self, path: &std::path::Path, source: std::io::Error) -> WatchedError {
+        WatchedError::File { name: self.name, path: path.display().to_string(), source }
+    }
+}

@@ -1,0 +1,150 @@
+//! Which members belong to which extension, for the rules about declared and used extensions.
+
+use crate::dom::{Value, token};
+
+/// Extensions by the name in their URL, with the starts of their members' names.
+/// A name without a colon is a whole member's name. <https://stac-extensions.github.io/>
+const MEMBERS: &[(&str, &[&str])] = &[
+    ("accuracy", &["accuracy:"]),
+    ("alternate-assets", &["alternate", "alternate:"]),
+    ("altimetry", &["altm:"]),
+    ("authentication", &["auth:"]),
+    ("ceos-ard", &["ceosard:"]),
+    ("classification", &["classification:"]),
+    ("datacube", &["cube:"]),
+    ("eo", &["eo:"]),
+    ("file", &["file:"]),
+    ("forecast", &["forecast:"]),
+    ("goes", &["goes:"]),
+    ("grid", &["grid:"]),
+    ("item-assets", &["item_assets"]),
+    ("label", &["label:"]),
+    ("landsat", &["landsat:"]),
+    ("mgrs", &["mgrs:"]),
+    ("mlm", &["mlm:"]),
+    ("noaa-mrms-qpe", &["noaa_mrms_qpe:"]),
+    ("order", &["order:"]),
+    ("pointcloud", &["pc:"]),
+    ("processing", &["processing:"]),
+    ("product", &["product:"]),
+    ("projection", &["proj:"]),
+    ("raster", &["raster:"]),
+    ("render", &["renders"]),
+    ("sar", &["sar:"]),
+    ("sat", &["sat:"]),
+    ("scientific", &["sci:"]),
+    ("sentinel-1", &["s1:"]),
+    ("sentinel-2", &["s2:"]),
+    ("ssys", &["ssys:"]),
+    ("stats", &["stats:"]),
+    ("storage", &["storage:"]),
+    ("table", &["table:"]),
+    ("tiled-assets", &["tiles:"]),
+    ("timestamps", &["published", "expires", "unpublished"]),
+    ("version", &["version", "deprecated", "experimental"]),
+    ("view", &["view:"]),
+    ("virtual-assets", &["vrt:"]),
+    ("xarray-assets", &["xarray:"]),
+];
+
+/// The most places of undeclared members that are looked for.
+const UNDECLARED_MAX: usize = 16;
+
+/// The extension's name in a published URL: `…/NAME/vVERSION/schema.json`.
+fn name_of(url: &str) -> Option<&str> {
+    let path = url.strip_prefix("https://stac-extensions.github.io/")?;
+    path.split('/').next()
+}
+
+fn declared<'d>(document: &'d Value<'d>) -> impl Iterator<Item = (usize, &'d str)> {
+    let urls = document.get("stac_extensions").and_then(Value::as_array).unwrap_or_default();
+    urls.iter().enumerate().filter_map(|(index, url)| Some((index, url.as_str()?)))
+}
+
+fn belongs(member: &str, starts: &[&str]) -> bool {
+    starts.iter().any(|start| if start.ends_with(':') { member.starts_with(start) } else { member == *start })
+}
+
+/// Declared extensions of which no member is there: index, URL and what was looked for.
+pub(crate) fn unused<'d>(document: &'d Value<'d>) -> impl Iterator<Item = (usize, &'d str, String)> {
+    declared(document).filter_map(|(index, url)| {
+        let (_, starts) = MEMBERS.iter().find(|(name, _)| Some(*name) == name_of(url))?;
+        let used = any_member(document, &|member| belongs(member, starts));
+        (!used).then(|| (index, url, starts.join(" or ")))
+    })
+}
+
+fn any_member(value: &Value<'_>, wanted: &dyn Fn(&str) -> bool) -> bool {
+    match value {
+        Value::Object(members) => members.iter().any(|(name, value)| wanted(name) || any_member(value, wanted)),
+        Value::Array(values) => values.iter().any(|value| any_member(value, wanted)),
+        // A summary or a queryable may name a member as a text.
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+/// Members with an extension's prefix whose extension is not declared, one for each extension: place and extension.
+pub(crate) fn undeclared(document: &Value<'_>) -> Vec<(String, &'static str)> {
+    let declared: Vec<&str> = declared(document).filter_map(|(_, url)| name_of(url)).collect();
+    let mut found: Vec<(String, &'static str)> = Vec::new();
+    walk(document, &mut String::new(), &mut |pointer, member| {
+        let owner = MEMBERS
+            .iter()
+            .find(|(_, starts)| starts.iter().any(|start| start.ends_with(':') && member.starts_with(start)));
+        if let Some((owner, _)) = owner
+            && !declared.contains(owner)
+            && found.len() < UNDECLARED_MAX
+            && !found.iter().any(|(_, other)| other == owner)
+        {
+            found.push((format!("{pointer}{}", token(member)), owner));
+        }
+    });
+    found
+}
+
+fn walk(value: &Value<'_>, pointer: &mut String, seen: &mut dyn FnMut(&str, &str)) {
+    let length = pointer.len();
+    match value {
+        Value::Object(members) => {
+            for (name, value) in members {
+                seen(pointer, name);
+                pointer.push_str(&token(name));
+                walk(value, pointer, seen);
+                pointer.truncate(length);
+            }
+        }
+        Value::Array(values) => {
+            for (index, value) in
+                values.iter().enumerate().filter(|(_, value)| matches!(value, Value::Object(_) | Value::Array(_)))
+            {
+                pointer.push_str(&format!("/{index}"));
+                walk(value, pointer, seen);
+                pointer.truncate(length);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dom::Document;
+
+    const EO: &str = "https://stac-extensions.github.io/eo/v1.1.0/schema.json";
+
+    fn found(text: &str) -> (Vec<usize>, Vec<(String, &'static str)>) {
+        let document = Document::read(text.as_bytes()).unwrap().root;
+        (unused(&document).map(|(index, ..)| index).collect(), undeclared(&document))
+    }
+
+    #[test]
+    fn what_is_declared_is_used_and_what_is_used_is_declared() {
+        let used = format!(r#"{{"stac_extensions":["{EO}"],"assets":{{"a/b":{{"eo:bands":[]}}}}}}"#);
+        assert_eq!(found(&used), (vec![], vec![]));
+        let unused = format!(r#"{{"stac_extensions":["https://x.example/eo","{EO}"],"a":"eo:bands"}}"#);
+        assert_eq!(found(&unused), (vec![1], vec![]));
+        let undeclared = r#"{"assets":{"a/b":{"eo:bands":[],"eo:x":1,"dedl:x":1,"version":"1"}}}"#;
+        assert_eq!(found(undeclared), (vec![], vec![("/assets/a~1b/eo:bands".into(), "eo")]));
+    }
+}

@@ -1,0 +1,116 @@
+//! A whole file: one document, or an envelope of several, each judged by itself.
+
+use landfall_events::{Problem, codes};
+
+use crate::dom::text;
+use crate::findings::problem;
+use crate::judge::{Judge, Judgement, Kind, Place, Verdict};
+use crate::members::{Member, Members, split};
+
+/// The most members of one file that are taken: each becomes messages, which are held in memory together.
+pub const MEMBERS_MAX: usize = 10_000;
+
+/// The members of a file with too many that are looked at to see whether it is STAC at all.
+const SAMPLE: usize = 16;
+
+/// What is found about a file.
+#[derive(Debug)]
+pub enum FileJudgement<'t> {
+    /// It is one document, or an envelope that is broken.
+    One(Judgement),
+    /// It holds several; one bad member does not sink the rest.
+    Several(Vec<(Member<'t>, Judgement)>),
+}
+
+impl Judge<'_> {
+    /// Judges a file by its name and bytes; of several members, only the one of this number where one is given.
+    pub fn judge_file<'t>(
+        &self,
+        file_name: &str,
+        bytes: &'t [u8],
+        place: Place<'_>,
+        only: Option<u32>,
+    ) -> FileJudgement<'t> {
+        // What is not text at all is told where documents are read.
+        let members = match text(bytes) {
+            Ok(text) if bytes.len() <= crate::DOCUMENT_BYTES_MAX => split(file_name, text),
+            _ => Members::One,
+        };
+        let (members, takes): (_, fn(&Kind) -> Option<&'static str>) = match members {
+            Members::One => return FileJudgement::One(self.judge(bytes, place)),
+            Members::Features(members) => (members, |kind| match kind {
+                Kind::Item { .. } => None,
+                Kind::Collection { .. } | Kind::Catalog { .. } => Some("a feature of an item collection is an item"),
+            }),
+            Members::Collections(members) => (members, |kind| match kind {
+                Kind::Collection { .. } => None,
+                Kind::Item { .. } | Kind::Catalog { .. } => Some("a member of `collections` is a collection"),
+            }),
+            Members::Lines(members) => (members, |kind| match kind {
+                Kind::Item { .. } | Kind::Collection { .. } => None,
+                Kind::Catalog { .. } => Some("a line is an item or a collection"),
+            }),
+        };
+        if members.len() > MEMBERS_MAX {
+            // A long list of something else is no fault of anyone's.
+            let is_stac = |member: &Member<'_>| self.judge(member.text.as_bytes(), place).verdict != Verdict::NotStac;
+            if !members.iter().take(SAMPLE).any(is_stac) {
+                return FileJudgement::One(Judgement::not_stac());
+            }
+            let message = format!("the file has {} members; {MEMBERS_MAX} are taken", members.len());
+            let problem = problem(codes::STAC_TOO_MANY, "", message);
+            return FileJudgement::One(Judgement::because(Verdict::Invalid, problem));
+        }
+        let wanted = members.into_iter().filter(|member| only.is_none_or(|only| only == member.number));
+        let judged = wanted.map(|member| {
+            let mut judgement = self.judge(member.text.as_bytes(), Place { is_member: true, ..place });
+            if let Verdict::Valid(kind) = &judgement.verdict
+                && let Some(reason) = takes(kind)
+            {
+                let problem = problem(codes::STAC_NOT_STAC, "/type", reason);
+                judgement = Judgement {
+                    collection: judgement.collection,
+                    id: judgement.id,
+                    ..Judgement::because(Verdict::Invalid, problem)
+                };
+            }
+            (member, judgement)
+        });
+        FileJudgement::Several(judged.collect())
+    }
+}
+
+impl FileJudgement<'_> {
+    /// The word for the file as a whole, for the output of `landfall check`.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        let members = match self {
+            Self::One(judgement) => return judgement.verdict.word(),
+            Self::Several(members) => members,
+        };
+        let mut words = members.iter().map(|(_, judgement)| judgement.verdict.word()).filter(|word| *word != "valid");
+        match words.next() {
+            None => "valid",
+            // Some are good and some are not, or not for one reason: the file is not good.
+            Some("unusable") if words.all(|word| word == "unusable") => "unusable",
+            Some(_) => "invalid",
+        }
+    }
+
+    /// Each judgement, with the member's number where there are several.
+    pub fn judgements(&self) -> impl Iterator<Item = (Option<u32>, &Judgement)> {
+        let (one, several) = match self {
+            Self::One(judgement) => (Some((None, judgement)), [].as_slice()),
+            Self::Several(members) => (None, members.as_slice()),
+        };
+        one.into_iter().chain(several.iter().map(|(member, judgement)| (Some(member.number), judgement)))
+    }
+}
+
+impl Judge<'_> {
+    /// Judges a path by the profile's rules for names; `folds_with` is another path that differs from it in case only.
+    #[must_use]
+    pub fn judge_name(&self, path: &str, folds_with: Option<&str>) -> Vec<Problem> {
+        self.profile.rules.iter().filter_map(|rule| rule.on_path(path, folds_with)).collect()
+    }
+}

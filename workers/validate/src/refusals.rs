@@ -1,0 +1,78 @@
+//! A judgement as the stage needs it: what goes on, what is refused and with which words, what may be data.
+
+use landfall_events::{Code, Problem, Refusal, codes};
+use landfall_stac::{Judgement, Kind, Verdict};
+
+/// The longest ids that are taken, in bytes: they go into keys of the ledger's indexes, which hold 2,704 bytes in all.
+/// <https://www.postgresql.org/docs/15/btree-implementation.html>
+pub(crate) const ID_BYTES_MAX: usize = 512;
+
+/// What becomes of a document.
+pub(crate) enum Outlook {
+    /// It goes on.
+    Document(Kind, Judgement),
+    /// Not STAC at all: data, unless its path says metadata.
+    NoDocument(Refusal),
+    /// It is refused, wherever it lies.
+    Refused(Refusal),
+}
+
+/// Says what becomes of a judged document.
+pub(crate) fn outlook(judgement: Judgement) -> Outlook {
+    match &judgement.verdict {
+        Verdict::Valid(kind) => match unfit(kind) {
+            Some(refusal) => Outlook::Refused(refusal),
+            None => Outlook::Document(kind.clone(), judgement),
+        },
+        Verdict::NotStac | Verdict::Unparseable => Outlook::NoDocument(refusal(judgement)),
+        // GeoJSON without `stac_version`, a list, a number: near to STAC, and not STAC.
+        Verdict::Invalid if judgement.findings.iter().all(|finding| finding.code == codes::STAC_NOT_STAC) => {
+            Outlook::NoDocument(refusal(judgement))
+        }
+        Verdict::Invalid | Verdict::ExtensionUnknown | Verdict::Unusable | Verdict::UnsupportedVersion => {
+            Outlook::Refused(refusal(judgement))
+        }
+    }
+}
+
+/// What is valid STAC and cannot be loaded.
+fn unfit(kind: &Kind) -> Option<Refusal> {
+    let ids = match kind {
+        Kind::Item { collection: None, id } => {
+            let mut refusal = Refusal::new(codes::STAC_COLLECTION_MISSING, "the item names no collection");
+            refusal.item = Some(id.clone()).filter(|id| id.len() <= ID_BYTES_MAX);
+            return Some(refusal);
+        }
+        Kind::Item { collection, id } => [Some(id), collection.as_ref()],
+        Kind::Collection { id } | Kind::Catalog { id } => [Some(id), None],
+    };
+    let longest = ids.into_iter().flatten().map(String::len).max()?;
+    let reason = || format!("an id is {longest} bytes long; {ID_BYTES_MAX} are taken");
+    (longest > ID_BYTES_MAX).then(|| Refusal::new(codes::STAC_SCHEMA, reason()))
+}
+
+/// Refuses with all findings; under their own code where they share one.
+fn refusal(judgement: Judgement) -> Refusal {
+    let short = |id: Option<String>| id.filter(|id| id.len() <= ID_BYTES_MAX);
+    let problems = judgement.findings;
+    let reason = match problems.as_slice() {
+        [] => "the document is not taken".to_owned(),
+        [only] => told(only),
+        [first, ..] => format!("{} problems; the first: {}", problems.len() + judgement.left_out, told(first)),
+    };
+    let collection = short(judgement.collection);
+    Refusal { code: shared_code(&problems), reason, problems, collection, item: short(judgement.id) }
+}
+
+fn told(problem: &Problem) -> String {
+    if problem.pointer.is_empty() {
+        problem.message.clone()
+    } else {
+        format!("{}: {}", problem.pointer, problem.message)
+    }
+}
+
+fn shared_code(problems: &[Problem]) -> Code {
+    let first = problems.first().map(|first| first.code.clone());
+    first.filter(|code| problems.iter().all(|problem| problem.code == *code)).unwrap_or(codes::STAC_SCHEMA)
+}
