@@ -3,7 +3,6 @@
 //! It reads an object that may be a document, judges it, and passes on what it is. It refuses to guess: what lies
 //! under a metadata path and is not valid STAC is refused, never passed on as data.
 
-pub mod bundle_files;
 pub mod profiles;
 mod refusals;
 

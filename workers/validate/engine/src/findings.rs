@@ -7,6 +7,7 @@ use jsonschema::{ValidationError, Validator};
 use landfall_events::refusal::PROBLEMS_MAX;
 use landfall_events::{Code, Problem, Severity, codes};
 
+use crate::closed_prefix;
 use crate::dom::Value;
 use crate::profile::Aspect;
 use crate::representation::Dom;
@@ -123,7 +124,11 @@ impl Judged<'_> {
         let Told { message, expected, hint } = told(error, found);
         let mut told = problem(code, &pointer, short(&message, TEXT_BYTES_MAX));
         told.rule = Some(short(self.url, TEXT_BYTES_MAX));
-        told.keyword = Some(error.kind().keyword().to_owned());
+        let keyword = match error.kind().keyword() {
+            closed_prefix::KEYWORD => "additionalProperties",
+            other => other,
+        };
+        told.keyword = Some(keyword.to_owned());
         told.expected = expected.map(|text| short(&text, TEXT_BYTES_MAX));
         told.hint = hint.map(|text| short(&text, TEXT_BYTES_MAX));
         told.value = found.map(masked);
@@ -276,14 +281,8 @@ fn told(error: &ValidationError<'_>, found: Option<&Value<'_>>) -> Told {
             "elements that differ".into(),
             "remove the repetitions".into(),
         ),
-        ValidationErrorKind::AdditionalProperties { unexpected } => {
-            let names = short(&unexpected.join(", "), 2 * VALUE_BYTES_MAX);
-            say(
-                format!("members that the schema does not know: {names}"),
-                "no other members".into(),
-                "correct their spelling, or remove them".into(),
-            )
-        }
+        ValidationErrorKind::AdditionalProperties { unexpected } => unknown(&unexpected.join(", ")),
+        ValidationErrorKind::Custom { message, .. } => unknown(message),
         ValidationErrorKind::FalseSchema => {
             say("this must not be here".into(), "nothing here".into(), "remove it, or add what it belongs to".into())
         }
@@ -308,6 +307,14 @@ fn told(error: &ValidationError<'_>, found: Option<&Value<'_>>) -> Told {
             "see the schema named for what is excluded".into(),
         ),
         _ => Told { message: error.masked().to_string(), expected: None, hint: None },
+    }
+}
+
+fn unknown(names: &str) -> Told {
+    Told {
+        message: format!("members that the schema does not know: {}", short(names, 2 * VALUE_BYTES_MAX)),
+        expected: Some("no other members".into()),
+        hint: Some("correct their spelling, or remove them".into()),
     }
 }
 

@@ -1,8 +1,11 @@
 //! Judges STAC documents offline: core STAC 1.0.0 and 1.1.0, every extension of a schema bundle, and the rules of
 //! an archive's own profile.
 //!
-//! This crate refuses to do any I/O: nothing that a document names is fetched, opened or resolved.
+//! This crate has no network code, and opens no file but the schema bundle that its caller names: nothing that a
+//! document names is fetched, opened or resolved.
 
+pub mod bundle_files;
+mod closed_prefix;
 mod core_rules;
 pub mod dataset;
 pub mod dom;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::closed_prefix;
 use crate::representation::Dom;
 
 /// The largest bundle that is read, in bytes. All published schemas together take two megabytes.
@@ -277,7 +278,9 @@ impl Schemas {
                     Ok(Value::Object(mut schema)) => {
                         // Published schemas carry wrong ids; the URL that they were asked for by is the one that counts.
                         schema.insert("$id".into(), url.as_str().into());
-                        parsed.insert(url, Value::Object(schema));
+                        let mut schema = Value::Object(schema);
+                        closed_prefix::rewrite(&mut schema);
+                        parsed.insert(url, schema);
                         Slot::Usable(OnceLock::new())
                     }
                     Ok(_) => Slot::Unusable("it is not a JSON object".into()),
@@ -359,7 +362,8 @@ impl Schemas {
 
 /// How every schema is compiled: as draft 7, formats asserted, with nothing from outside.
 pub(crate) fn options<'i>() -> jsonschema::ValidationOptions<'i, std::sync::Arc<dyn Retrieve>, Dom> {
-    jsonschema::options_for::<Dom>().with_draft(Draft::Draft7).should_validate_formats(true).offline()
+    let options = jsonschema::options_for::<Dom>().with_draft(Draft::Draft7).should_validate_formats(true);
+    options.with_keyword(closed_prefix::KEYWORD, closed_prefix::compile).offline()
 }
 
 /// Answers no URL: what is not in the registry is not there.

@@ -3,8 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use landfall_stac::schemas::{BUNDLE_BYTES_MAX, SCHEMA_BYTES_MAX};
-use landfall_stac::{Bundle, BundleError, Lock, Locked, Status};
+use crate::schemas::{BUNDLE_BYTES_MAX, Bundle, BundleError, Lock, Locked, SCHEMA_BYTES_MAX, Status};
 
 /// Why no bundle could be read.
 #[derive(Debug, thiserror::Error)]

@@ -5,8 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use landfall_stac::{FileJudgement, Judge, Place, Profile, Schemas};
-use landfall_validate::bundle_files;
+use landfall_stac::{FileJudgement, Judge, Place, Profile, Schemas, bundle_files};
 
 struct Row {
     path: String,
@@ -17,7 +16,7 @@ struct Row {
 }
 
 fn fixtures() -> Option<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/fixtures");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../../shared/fixtures");
     if folder.join("stac/manifest.tsv").is_file() {
         return Some(folder);
     }
