@@ -66,6 +66,19 @@ impl Place {
     }
 }
 
+impl Place {
+    /// An S3 client for the deployment, where there is one; else for what the environment names.
+    ///
+    /// # Errors
+    /// Where a stack that is named cannot be asked.
+    pub async fn connect_or_default(&self) -> anyhow::Result<aws_sdk_s3::Client> {
+        if self.stack.is_none() && Deployment::read(&self.state).is_err() {
+            return Ok(aws::s3(&aws::sdk_config().await));
+        }
+        Ok(self.connect().await?.s3())
+    }
+}
+
 /// The SDK's configuration for a local endpoint.
 pub async fn local_sdk(endpoint: &str) -> SdkConfig {
     let key = aws_credential_types::Credentials::new(LOCAL_CREDENTIAL, LOCAL_CREDENTIAL, None, None, "local");

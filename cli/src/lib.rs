@@ -2,6 +2,7 @@
 //!
 //! It refuses to do a stage's work: it puts, asks, re-sends and starts things.
 
+pub mod check;
 pub mod deployment;
 pub mod dlq;
 pub mod local;
@@ -9,6 +10,7 @@ pub mod map;
 pub mod notices;
 pub mod output;
 pub mod put;
+pub mod schemas;
 pub mod status;
 
 use landfall_load::Load;

@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use landfall::deployment::Place;
 use landfall::local::supervisor::{self, Options};
 use landfall::output::{self, End, Format, SetUp};
-use landfall::{dlq, map, notices, put, status};
+use landfall::{check, dlq, map, notices, put, schemas, status};
 use landfall_events::codes;
 
 /// Landfall: from dropped files to a searchable, announced archive.
@@ -18,9 +18,9 @@ use landfall_events::codes;
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// The form of the output
-    #[arg(long, global = true, value_enum, default_value_t)]
-    format: Format,
+    /// The form of the output; `check` has junit and sarif too
+    #[arg(long, global = true, value_enum, default_value = "human")]
+    format: check::Form,
     #[command(flatten)]
     place: Place,
 }
@@ -58,6 +58,14 @@ enum Command {
     /// Puts a bucket map in force
     #[command(subcommand, after_help = "Example:\n  landfall map set bucket-map.yaml")]
     Map(map::Map),
+    /// Says what the pipeline would say of files, before they are uploaded
+    #[command(
+        after_help = "Example:\n  landfall check dataset/\n  landfall check dataset/ --profile dedl-user-generated --format sarif > findings.sarif\n  cat items.ndjson | landfall check -"
+    )]
+    Check(check::Check),
+    /// Gets and lists the published schemas of extensions
+    #[command(subcommand, after_help = "Example:\n  landfall schemas fetch")]
+    Schemas(schemas::SchemasCommand),
     /// Explains a code, or lists all
     #[command(after_help = "Example:\n  landfall explain route.unmapped")]
     Explain {
@@ -82,23 +90,37 @@ async fn main() -> ExitCode {
 }
 
 async fn run(cli: &Cli) -> anyhow::Result<End> {
-    let (place, format) = (&cli.place, cli.format);
+    let place = &cli.place;
+    let format = || plain(cli.format);
     match &cli.command {
         Command::Up { detach, config, lambda } => {
             let options = Options { config: config.clone(), lambda: *lambda };
             if *detach {
-                supervisor::up_detached(&place.state, &options, format).await
+                supervisor::up_detached(&place.state, &options, format()?).await
             } else {
-                supervisor::up(&place.state, &options, format).await
+                supervisor::up(&place.state, &options, format()?).await
             }
         }
-        Command::Down => supervisor::down(&place.state, format).await,
-        Command::Put(put) => put::run(put, place, format).await,
-        Command::Status(status) => status::run(status, place, format).await,
-        Command::Dlq(dlq) => dlq::run(dlq, place, format).await,
-        Command::Notices(notices) => notices::run(notices, place, format).await,
-        Command::Map(map) => map::run(map, place, format).await,
-        Command::Explain { code } => explain(code.as_deref(), format),
+        Command::Down => supervisor::down(&place.state, format()?).await,
+        Command::Put(put) => put::run(put, place, format()?).await,
+        Command::Status(status) => status::run(status, place, format()?).await,
+        Command::Dlq(dlq) => dlq::run(dlq, place, format()?).await,
+        Command::Notices(notices) => notices::run(notices, place, format()?).await,
+        Command::Map(map) => map::run(map, place, format()?).await,
+        Command::Check(check) => check::run(check, place, cli.format).await,
+        Command::Schemas(command) => schemas::run(command, place, format()?).await,
+        Command::Explain { code } => explain(code.as_deref(), format()?),
+    }
+}
+
+/// All commands but one have two forms.
+fn plain(form: check::Form) -> anyhow::Result<Format> {
+    match form {
+        check::Form::Human => Ok(Format::Human),
+        check::Form::Json => Ok(Format::Json),
+        check::Form::Junit | check::Form::Sarif => {
+            Err(SetUp("only `landfall check` writes junit and sarif".into()).into())
+        }
     }
 }
 

@@ -208,7 +208,7 @@ impl Validate {
                 Outlook::NoDocument(_) if !spot.is_metadata => Ok(data(envelope)),
                 Outlook::NoDocument(refusal) | Outlook::Refused(refusal) => Ok(Outcome::refused(refusal)),
             },
-            FileJudgement::Several(members) => {
+            FileJudgement::Several(_, members) => {
                 let members =
                     members.into_iter().map(|(member, judgement)| (member.number, member.text, outlook(judgement)));
                 self.members(envelope, spot, members.collect()).await

@@ -74,8 +74,15 @@ pub(crate) fn published(version: Version, definition: Definition) -> &'static st
     }
 }
 
+/// The schema by which core STAC is judged, as plain JSON Schema (draft 7), for a `stac_version` and a `type`.
+/// Coordinates are checked in code, and are not in it.
+#[must_use]
+pub fn core_schema(version: &str, kind: &str) -> Option<Value> {
+    Some(schema(Version::read(version)?, Definition::of(kind)?))
+}
+
 /// The schema of a kind of document, whole.
-pub(crate) fn schema(version: Version, definition: Definition) -> Value {
+fn schema(version: Version, definition: Definition) -> Value {
     let source = match version {
         Version::V100 => include_str!("../schemas/stac-1.0.0.json"),
         Version::V110 => include_str!("../schemas/stac-1.1.0.json"),

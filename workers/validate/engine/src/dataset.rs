@@ -46,7 +46,7 @@ impl<'d> Subject<'d> {
 /// The documents of a dataset together.
 #[derive(Debug, Default)]
 pub struct Dataset {
-    /// By collection and id, the first path that holds it, and whether others do.
+    /// By collection and id, the first paths that hold it.
     ids: HashMap<(String, String), Vec<String>>,
     extents: BTreeMap<String, Extent>,
 }
@@ -66,10 +66,18 @@ impl Dataset {
         if is_collection {
             self.extents.insert(id.to_owned(), Extent::of(document));
         }
-        let paths = self.ids.entry(key(&subject, id)).or_default();
-        if paths.len() < PATHS_MAX {
-            paths.push(path.to_owned());
+        keep(self.ids.entry(key(&subject, id)).or_default(), path.to_owned());
+    }
+
+    /// Takes in what was noted elsewhere, so that folders can be walked by several threads.
+    #[must_use]
+    pub fn merged(mut self, other: Self) -> Self {
+        for (key, paths) in other.ids {
+            let own = self.ids.entry(key).or_default();
+            paths.into_iter().for_each(|path| keep(own, path));
         }
+        self.extents.extend(other.extents);
+        self
     }
 
     /// Another document of the same collection with the same id.
@@ -90,6 +98,13 @@ impl Dataset {
     pub(crate) fn extent(&self, collection: &str) -> Option<&Extent> {
         self.extents.get(collection)
     }
+}
+
+/// Keeps the first paths in order, whoever noted them.
+fn keep(paths: &mut Vec<String>, path: String) {
+    let place = paths.partition_point(|other| *other <= path);
+    paths.insert(place, path);
+    paths.truncate(PATHS_MAX);
 }
 
 fn key(subject: &Subject<'_>, id: &str) -> (String, String) {

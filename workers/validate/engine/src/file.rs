@@ -19,7 +19,43 @@ pub enum FileJudgement<'t> {
     /// It is one document, or an envelope that is broken.
     One(Judgement),
     /// It holds several; one bad member does not sink the rest.
-    Several(Vec<(Member<'t>, Judgement)>),
+    Several(Envelope, Vec<(Member<'t>, Judgement)>),
+}
+
+/// What holds several documents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Envelope {
+    /// An item collection.
+    Features,
+    /// A list of collections.
+    Collections,
+    /// Lines of ndjson.
+    Lines,
+}
+
+impl Envelope {
+    /// Where a member stands in the file, as the start of a JSON Pointer; empty for lines, which have numbers.
+    #[must_use]
+    pub fn pointer(self, number: u32) -> String {
+        let index = number.saturating_sub(1);
+        match self {
+            Self::Features => format!("/features/{index}"),
+            Self::Collections => format!("/collections/{index}"),
+            Self::Lines => String::new(),
+        }
+    }
+
+    /// Why a kind of document is no member of it.
+    fn refuses(self, kind: &Kind) -> Option<&'static str> {
+        match (self, kind) {
+            (Self::Features, Kind::Item { .. })
+            | (Self::Collections, Kind::Collection { .. })
+            | (Self::Lines, Kind::Item { .. } | Kind::Collection { .. }) => None,
+            (Self::Features, _) => Some("a feature of an item collection is an item"),
+            (Self::Collections, _) => Some("a member of `collections` is a collection"),
+            (Self::Lines, Kind::Catalog { .. }) => Some("a line is an item or a collection"),
+        }
+    }
 }
 
 impl Judge<'_> {
@@ -36,20 +72,11 @@ impl Judge<'_> {
             Ok(text) if bytes.len() <= crate::DOCUMENT_BYTES_MAX => split(file_name, text),
             _ => Members::One,
         };
-        let (members, takes): (_, fn(&Kind) -> Option<&'static str>) = match members {
+        let (envelope, members) = match members {
             Members::One => return FileJudgement::One(self.judge(bytes, place)),
-            Members::Features(members) => (members, |kind| match kind {
-                Kind::Item { .. } => None,
-                Kind::Collection { .. } | Kind::Catalog { .. } => Some("a feature of an item collection is an item"),
-            }),
-            Members::Collections(members) => (members, |kind| match kind {
-                Kind::Collection { .. } => None,
-                Kind::Item { .. } | Kind::Catalog { .. } => Some("a member of `collections` is a collection"),
-            }),
-            Members::Lines(members) => (members, |kind| match kind {
-                Kind::Item { .. } | Kind::Collection { .. } => None,
-                Kind::Catalog { .. } => Some("a line is an item or a collection"),
-            }),
+            Members::Features(members) => (Envelope::Features, members),
+            Members::Collections(members) => (Envelope::Collections, members),
+            Members::Lines(members) => (Envelope::Lines, members),
         };
         if members.len() > MEMBERS_MAX {
             // A long list of something else is no fault of anyone's.
@@ -65,7 +92,7 @@ impl Judge<'_> {
         let judged = wanted.map(|member| {
             let mut judgement = self.judge(member.text.as_bytes(), Place { is_member: true, ..place });
             if let Verdict::Valid(kind) = &judgement.verdict
-                && let Some(reason) = takes(kind)
+                && let Some(reason) = envelope.refuses(kind)
             {
                 let problem = problem(codes::STAC_NOT_STAC, "/type", reason);
                 judgement = Judgement {
@@ -76,7 +103,7 @@ impl Judge<'_> {
             }
             (member, judgement)
         });
-        FileJudgement::Several(judged.collect())
+        FileJudgement::Several(envelope, judged.collect())
     }
 }
 
@@ -86,7 +113,7 @@ impl FileJudgement<'_> {
     pub fn word(&self) -> &'static str {
         let members = match self {
             Self::One(judgement) => return judgement.verdict.word(),
-            Self::Several(members) => members,
+            Self::Several(_, members) => members,
         };
         let mut words = members.iter().map(|(_, judgement)| judgement.verdict.word()).filter(|word| *word != "valid");
         match words.next() {
@@ -101,7 +128,7 @@ impl FileJudgement<'_> {
     pub fn judgements(&self) -> impl Iterator<Item = (Option<u32>, &Judgement)> {
         let (one, several) = match self {
             Self::One(judgement) => (Some((None, judgement)), [].as_slice()),
-            Self::Several(members) => (None, members.as_slice()),
+            Self::Several(_, members) => (None, members.as_slice()),
         };
         one.into_iter().chain(several.iter().map(|(member, judgement)| (Some(member.number), judgement)))
     }

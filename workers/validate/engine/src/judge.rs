@@ -117,7 +117,7 @@ impl Judge<'_> {
     #[must_use]
     pub fn judge(&self, bytes: &[u8], place: Place<'_>) -> Judgement {
         if bytes.len() > DOCUMENT_BYTES_MAX {
-            let message = format!("the document has {} bytes; {DOCUMENT_BYTES_MAX} are taken", bytes.len());
+            let message = format!("the document is larger than {DOCUMENT_BYTES_MAX} bytes");
             return Judgement::because(Verdict::Invalid, problem(codes::STAC_TOO_LARGE, "", message));
         }
         match Document::read(bytes) {

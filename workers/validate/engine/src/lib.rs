@@ -21,9 +21,10 @@ mod representation;
 mod rules;
 pub mod schemas;
 
+pub use core_rules::core_schema;
 pub use dataset::Dataset;
 pub use dom::{Document, Unreadable};
-pub use file::{FileJudgement, MEMBERS_MAX};
+pub use file::{Envelope, FileJudgement, MEMBERS_MAX};
 pub use findings::PROBLEMS_BYTES_MAX;
 pub use judge::{Judge, Judgement, Kind, Place, Verdict};
 pub use members::{Member, Members, split};

@@ -380,6 +380,12 @@ impl Profile {
         self.link_template.replace("{collection}", &encoded)
     }
 
+    /// Whether one of its rules needs the whole dataset.
+    #[must_use]
+    pub fn looks_at_trees(&self) -> bool {
+        self.rules.iter().any(|rule| rule.level == Level::Tree && rule.action != Action::Ignore)
+    }
+
     /// The globs of the paths that are metadata.
     #[must_use]
     pub fn metadata_globs(&self) -> &[String] {
