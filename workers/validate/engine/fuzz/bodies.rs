@@ -347,8 +347,8 @@ pub fn bytes(data: &[u8]) {
                 let judge = judge(profile);
                 let place = Place { path: Some("c/metadata/items/x.json"), ..Place::default() };
                 let judged = judge.judge_file(name, &bytes, place, None);
-                for (_, judgement) in judged.judgements() {
-                    check(&judge, judgement);
+                for (number, judgement) in judged.judgements() {
+                    check(&judge, judgement, number.is_some());
                 }
             }
         }
@@ -357,14 +357,14 @@ pub fn bytes(data: &[u8]) {
     assert_eq!(reads, landfall_stac::Document::read(data).is_ok(), "readers of JSON agree: {data:?}");
 }
 
-fn check(judge: &Judge<'_>, judgement: &landfall_stac::Judgement) {
+fn check(judge: &Judge<'_>, judgement: &landfall_stac::Judgement, is_member: bool) {
     for list in [&judgement.findings, &judgement.warnings] {
         let bytes = serde_json::to_string(list).expect("problems are plain data").len();
         assert!(list.len() <= 16 && bytes <= 8 * 1024 + 64, "{} in {bytes} bytes", list.len());
     }
     assert_eq!(judgement.verdict.word() == "valid", judgement.findings.is_empty());
     if let Some(patched) = &judgement.patched {
-        let place = Place { path: Some("c/metadata/items/x.json"), ..Place::default() };
+        let place = Place { path: Some("c/metadata/items/x.json"), is_member, ..Place::default() };
         let again = judge.judge(patched.as_bytes(), place);
         assert_eq!(again.verdict, judgement.verdict, "{patched}");
         assert_eq!(again.patched, None, "{patched}");

@@ -308,10 +308,11 @@ impl Rule {
             problem.message.clone_from(message);
         }
         if let Some(hint) = &self.hint {
-            // The check's own hint says which value is meant, the rule's what is wanted in general.
-            problem.hint = Some(match &problem.hint {
-                Some(own) => format!("{own}; {hint}"),
-                None => hint.clone(),
+            // A check's own hint says which value is meant, the rule's what is wanted in general. A schema's own
+            // hint knows less than the rule's.
+            problem.hint = Some(match (&problem.hint, &*self.check.0) {
+                (None, _) | (_, Kind::Schema(..)) => hint.clone(),
+                (Some(own), _) => format!("{own}; {hint}"),
             });
         }
     }
@@ -565,24 +566,49 @@ fn keyword(document: &Value<'_>, wanted: &str) -> Vec<Breach> {
 /// The least likeness of two words at which one is offered for the other.
 const LIKENESS_MIN: f64 = 0.85;
 
+/// Keywords that are near to a known one are told one by one, the others together: they may be many.
 fn vocabulary(document: &Value<'_>, known: &BTreeMap<String, String>) -> Vec<Breach> {
-    let unknown = keywords(document).filter_map(|(index, keyword)| {
+    let (mut near, mut others) = (Vec::new(), Vec::new());
+    // A keyword with commas is several: EODAG splits it, and other rules tell of the commas.
+    let parts =
+        keywords(document).flat_map(|(index, keyword)| keyword.split(',').map(move |part| (index, part.trim())));
+    for (index, keyword) in parts {
         let pointer = format!("/keywords/{index}");
         let own = normal(keyword);
-        if let Some(known) = known.get(&own) {
-            let message = format!("this keyword is written {known:?} elsewhere");
-            return (known != keyword)
-                .then(|| breach(&pointer, message).text(keyword).hint(format!("write it {known:?}")));
+        match known.get(&own) {
+            Some(known) if known == keyword => {}
+            Some(known) => {
+                let message = format!("this keyword is written {known:?} elsewhere");
+                near.push(breach(&pointer, message).text(keyword).hint(format!("write it {known:?}")));
+            }
+            None => match nearest(&own, known) {
+                Some(nearest) => {
+                    let found = breach(&pointer, "this keyword is not one of the vocabulary").text(keyword);
+                    near.push(found.hint(format!("did you mean {nearest:?}?")));
+                }
+                None => others.push(keyword),
+            },
         }
-        let likeness = |(normal, known): (&String, &String)| (strsim::jaro_winkler(&own, normal), known.clone());
-        let nearest = known.iter().map(likeness).max_by(|one, other| one.0.total_cmp(&other.0));
-        let found = breach(&pointer, "this keyword is not one of the vocabulary").text(keyword);
-        Some(match nearest {
-            Some((likeness, nearest)) if likeness >= LIKENESS_MIN => found.hint(format!("did you mean {nearest:?}?")),
-            _ => found,
-        })
-    });
-    unknown.take(landfall_events::refusal::PROBLEMS_MAX).collect()
+    }
+    near.truncate(NEAR_MAX);
+    if let Some(first) = others.first() {
+        let message = format!("{} keywords are not of the vocabulary", others.len());
+        near.push(breach("/keywords", message).text(&if others.len() == 1 {
+            (*first).to_owned()
+        } else {
+            others.join(", ")
+        }));
+    }
+    near
+}
+
+/// The most keywords that are told one by one.
+const NEAR_MAX: usize = 8;
+
+fn nearest<'k>(own: &str, known: &'k BTreeMap<String, String>) -> Option<&'k str> {
+    let likeness = |(normal, known): (&String, &'k String)| (strsim::jaro_winkler(own, normal), known.as_str());
+    let best = known.iter().map(likeness).max_by(|one, other| one.0.total_cmp(&other.0));
+    best.filter(|(likeness, _)| *likeness >= LIKENESS_MIN).map(|(_, known)| known)
 }
 
 impl RoleCheck {
