@@ -5,6 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export LANDFALL_STATE=$PWD/.landfall/demo LANDFALL_TOOLS=${LANDFALL_TOOLS:-$PWD/.landfall/tools}
 landfall=$PWD/target/debug/landfall
+eval "$(infra/schemas.sh)"
 python=$LANDFALL_TOOLS/stac/bin/python
 s2=destine/DEMO.SENTINEL-2.L2A
 l8=destine/DEMO.LANDSAT-8.L2SP

@@ -3,6 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export LANDFALL_TOOLS=${LANDFALL_TOOLS:-$PWD/.landfall/tools}
+eval "$(infra/schemas.sh)"
 if cargo nextest --version >/dev/null 2>&1; then
     cargo nextest run --workspace --no-fail-fast
 else

@@ -98,6 +98,13 @@ pub fn fetched(state: &Path) -> PathBuf {
     state.join("schemas.bundle")
 }
 
+/// The bundle of this machine: the one that `LANDFALL_SCHEMAS` names, or that was fetched.
+#[must_use]
+pub fn local(state: &Path) -> Option<PathBuf> {
+    let named = std::env::var_os("LANDFALL_SCHEMAS").filter(|path| !path.is_empty()).map(PathBuf::from);
+    named.or_else(|| Some(fetched(state))).filter(|path| path.exists())
+}
+
 /// Runs a sub-command.
 ///
 /// # Errors
@@ -325,7 +332,7 @@ async fn add(add: &Add, format: Format) -> anyhow::Result<End> {
 }
 
 async fn set(bundle: Option<&Path>, place: &Place, format: Format) -> anyhow::Result<End> {
-    let path = bundle.map_or_else(|| fetched(&place.state), Path::to_owned);
+    let path = bundle.map(Path::to_owned).or_else(|| local(&place.state)).unwrap_or_else(|| fetched(&place.state));
     let bundle = read_bundle(&path)?;
     Schemas::new(&bundle).map_err(|error| SetUp(error.to_string()))?;
     let connected = place.connect().await?;

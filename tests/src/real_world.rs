@@ -272,6 +272,14 @@ impl Real {
         bail!("{} notices have come, and not {count}", notices.len())
     }
 
+    /// What a stage's worker has logged.
+    ///
+    /// # Errors
+    /// Where it has not been started.
+    pub fn worker_log(&self, stage: &str) -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(self.layout.state.join(format!("{stage}.log")))?)
+    }
+
     /// Clients for it.
     ///
     /// # Errors

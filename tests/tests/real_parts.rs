@@ -313,3 +313,147 @@ async fn a_stopped_and_a_killed_landfall_go_on_where_they_were() -> anyhow::Resu
     assert_eq!(running(&state), [], "nothing is left running");
     Ok(())
 }
+
+/// Problems as (code, place), of a notice's data or of an object of `landfall status`.
+fn problems(of: &Value) -> BTreeSet<(String, String)> {
+    let text = |problem: &Value, name: &str| problem[name].as_str().unwrap_or_default().to_owned();
+    let list = of["problems"].as_array().map(Vec::as_slice).unwrap_or_default();
+    list.iter().map(|problem| (text(problem, "code"), text(problem, "pointer"))).collect()
+}
+
+fn rejected(notices: &BTreeMap<String, Value>) -> Vec<&Value> {
+    notices.values().filter(|notice| notice["type"] == "landfall.object.rejected.v1").collect()
+}
+
+/// An item that needs nothing beside it.
+fn lone_item(id: &str) -> Value {
+    let mut item: Value = serde_json::from_str(&item(id, "C", "alone")).expect("it is JSON");
+    item["assets"] = serde_json::json!({});
+    item
+}
+
+#[tokio::test]
+async fn a_provider_is_told_every_fault_and_one_bad_document_holds_up_no_other() -> anyhow::Result<()> {
+    const LINES: usize = 500;
+    let real = Real::start(Form::Pollers).await?;
+    let metadata = real.scratch("dataset").join("sbn/C/metadata");
+    std::fs::create_dir_all(metadata.join("items"))?;
+    std::fs::write(metadata.join("collection.json"), collection("C"))?;
+
+    // A batch of ten, one of which has three faults; a file of lines, seven of which are bad.
+    for number in 0..9 {
+        std::fs::write(
+            metadata.join(format!("items/good-{number}.json")),
+            lone_item(&format!("good-{number}")).to_string(),
+        )?;
+    }
+    let mut faulty = lone_item("faulty");
+    faulty["properties"]["datetime"] = "17.5.2024".into();
+    faulty["properties"]["gsd"] = 0.into();
+    faulty["links"][0]["href"] = 7.into();
+    std::fs::write(metadata.join("items/faulty.json"), faulty.to_string())?;
+    let bad: BTreeSet<usize> = [1, 2, 77, 250, 251, 499, 500].into();
+    let line = |number: usize| match (bad.contains(&number), number % 2) {
+        (false, _) => lone_item(&format!("line-{number}")).to_string(),
+        (true, 0) => "{\"type\":\"Feature\",".to_owned(),
+        (true, _) => lone_item("").to_string(),
+    };
+    let lines: Vec<String> = (1..=LINES).map(line).collect();
+    std::fs::write(metadata.join("lines.ndjson"), lines.join("\n"))?;
+
+    let folder = real.scratch("dataset");
+    real.run(&["put", folder.to_str().expect("a temporary path is UTF-8")]).await?;
+    let completed = 1 + 9 + LINES - bad.len();
+    let summary = serde_json::json!({"completed": completed, "refused": 1 + bad.len()});
+    real.settled_as(&summary, 120).await?;
+
+    // The same three faults in the notice and in the status.
+    let expected: BTreeSet<_> = [
+        ("stac.datetime", "/properties/datetime"),
+        ("stac.schema", "/links/0/href"),
+        ("stac.schema", "/properties/gsd"),
+    ]
+    .map(|(code, pointer)| (code.to_owned(), pointer.to_owned()))
+    .into();
+    let notices = real.notices(completed + 1 + bad.len()).await?;
+    let of_faulty: Vec<_> = rejected(&notices)
+        .into_iter()
+        .filter(|notice| notice["data"]["object"]["key"] == "sbn/C/metadata/items/faulty.json")
+        .collect();
+    assert_eq!(of_faulty.len(), 1, "{of_faulty:#?}");
+    assert_eq!(problems(&of_faulty[0]["data"]), expected, "{:#}", of_faulty[0]);
+    let status = real.run(&["status", "sbn/C/metadata/items/faulty.json", "--format", "json"]).await?;
+    let status: Value = serde_json::from_slice(&status.stdout)?;
+    assert_eq!(problems(&status["objects"][0]), expected, "{status:#}");
+
+    // Each bad line is refused by its number.
+    let of_lines = rejected(&notices)
+        .into_iter()
+        .filter(|notice| notice["data"]["object"]["key"] == "sbn/C/metadata/lines.ndjson");
+    let numbers: BTreeSet<usize> = of_lines
+        .filter_map(|notice| notice["data"]["object"]["member"].as_u64())
+        .map(|number| number as usize)
+        .collect();
+    assert_eq!(numbers, bad);
+    assert_eq!(count_items(&real).await?, (9 + LINES - bad.len()) as i64);
+    Ok(())
+}
+
+/// An extension of our own, as published ones are built.
+const EXTENSION: &str = "https://schemas.landfall.example/orbit/v1.0.0/schema.json";
+
+#[tokio::test]
+async fn a_bundle_is_swapped_while_running_and_a_corrupt_one_is_refused() -> anyhow::Result<()> {
+    let real = Real::start(Form::Pollers).await?;
+    let folder = real.scratch("dataset").join("sbn/C/metadata");
+    std::fs::create_dir_all(&folder)?;
+    let put = async |id: &str| -> anyhow::Result<String> {
+        let mut item = lone_item(id);
+        item["stac_extensions"] = serde_json::json!([EXTENSION]);
+        item["properties"]["orbit:number"] = serde_json::json!(if id.starts_with("wrong") { 0 } else { 1 });
+        let file = folder.join(format!("{id}.json"));
+        std::fs::write(&file, item.to_string())?;
+        let prefix = "sbn/C/metadata";
+        real.run(&["put", file.to_str().expect("a temporary path is UTF-8"), "--prefix", prefix]).await?;
+        let answer = real.run(&["status", &format!("{prefix}/{id}.json"), "--wait", "30", "--format", "json"]).await?;
+        let answer: Value = serde_json::from_slice(&answer.stdout)?;
+        let object = &answer["objects"][0];
+        Ok(format!(
+            "{} {}",
+            object["outcome"].as_str().unwrap_or_default(),
+            object["code"].as_str().unwrap_or_default()
+        ))
+    };
+    std::fs::write(folder.join("collection.json"), collection("C"))?;
+    real.run(&["put", folder.join("collection.json").to_str().expect("UTF-8"), "--prefix", "sbn/C/metadata"]).await?;
+    assert_eq!(put("before").await?, "refused stac.extension-unknown");
+
+    // A bundle is made from a mirror and put in force.
+    let mirror = real.scratch("mirror");
+    let schema = mirror.join("schemas.landfall.example/orbit/v1.0.0/schema.json");
+    std::fs::create_dir_all(schema.parent().expect("it has one"))?;
+    let text = serde_json::json!({"properties": {"properties": {"properties": {"orbit:number": {"minimum": 1}}}}});
+    std::fs::write(&schema, text.to_string())?;
+    let path = |name: &str| real.scratch(name).to_str().expect("a temporary path is UTF-8").to_owned();
+    let (lock, bundle, mirror) = (path("own.lock"), path("own.bundle"), path("mirror"));
+    std::fs::write(&lock, "")?;
+    real.run(&["schemas", "add", EXTENSION, "--lock", &lock, "--from", &mirror, "--licence", "CC0-1.0"]).await?;
+    real.run(&["schemas", "fetch", "--lock", &lock, "--from", &mirror, "--output", &bundle]).await?;
+    real.run(&["schemas", "set", &bundle]).await?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(put("after").await?, "completed ");
+    assert_eq!(put("wrong").await?, "refused stac.schema");
+
+    // A corrupt one is refused loudly, and the last good one stays.
+    let connected = real.connected().await?;
+    let work = connected.deployment.output("WorkBucket")?;
+    let corrupt = std::fs::read_to_string(&bundle)?.replace("minimum", "maximum");
+    let body = corrupt.into_bytes().into();
+    connected.s3().put_object().bucket(work).key("config/schemas.bundle").body(body).send().await?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(put("wrong-again").await?, "refused stac.schema");
+    assert_eq!(put("after-all").await?, "completed ");
+    let log = real.worker_log("validate")?;
+    assert!(log.contains("the new schema bundle is refused; the last good one stays in force"), "{log}");
+    Ok(())
+}

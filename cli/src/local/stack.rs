@@ -7,10 +7,12 @@ use anyhow::{Context, bail};
 use aws_config::SdkConfig;
 use aws_sdk_cloudformation::types::{Capability, Parameter, StackStatus};
 use aws_sdk_s3::primitives::ByteStream;
+use landfall_stac::bundle_files;
 use tokio::process::{Child, Command};
 
 use super::{Layout, process};
 use crate::deployment::{self, LOCAL_CREDENTIAL, LOCAL_REGION};
+use crate::schemas::BUNDLE_KEY;
 
 /// The template that is deployed locally and to AWS.
 pub const TEMPLATE: &str = include_str!("../../../infra/landfall.yaml");
@@ -144,6 +146,16 @@ pub async fn seed(s3: &aws_sdk_s3::Client, work_bucket: &str, config: Option<&st
             s3.put_object().bucket(work_bucket).key(key).body(body).send().await?;
         }
     }
+    Ok(())
+}
+
+/// Puts a schema bundle of this machine in force.
+///
+/// # Errors
+/// Where it cannot be read, or what S3 says.
+pub async fn seed_bundle(s3: &aws_sdk_s3::Client, work_bucket: &str, bundle: &Path) -> anyhow::Result<()> {
+    let text = bundle_files::read(bundle)?.write();
+    s3.put_object().bucket(work_bucket).key(BUNDLE_KEY).body(ByteStream::from(text.into_bytes())).send().await?;
     Ok(())
 }
 

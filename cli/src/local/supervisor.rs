@@ -14,6 +14,7 @@ use super::stack::{Access, BUCKETS, STACK};
 use super::{Layout, Ports, postgres, stack, worker};
 use crate::deployment::{self, Deployment, LOCAL_CREDENTIAL, LOCAL_REGION};
 use crate::output::{self, End, Format};
+use crate::schemas::{self, BUNDLE_KEY};
 
 /// What runs for a local deployment; written while it does.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -157,7 +158,11 @@ async fn start(
     stack::deploy(&sdk, &parameters).await?;
     let outputs = deployment::outputs(&sdk, STACK).await?;
     let deployment = Deployment { endpoint: Some(endpoint), database_url: Some(database_url), outputs };
-    stack::seed(&s3, deployment.output("WorkBucket")?, config.as_deref()).await?;
+    let work_bucket = deployment.output("WorkBucket")?;
+    stack::seed(&s3, work_bucket, config.as_deref()).await?;
+    if let Some(bundle) = schemas::local(&layout.state) {
+        stack::seed_bundle(&s3, work_bucket, &bundle).await?;
+    }
     deployment.write(&layout.state)?;
 
     step("the workers");
@@ -218,6 +223,8 @@ pub fn start_worker(layout: &Layout, deployment: &Deployment, stage: &str) -> an
         .env("LANDFALL_LANDING_BUCKET", deployment.output("LandingBucket")?)
         .env("LANDFALL_WORK_BUCKET", work_bucket)
         .env("LANDFALL_CONFIG", format!("s3://{work_bucket}/config/landfall.toml"))
+        .env("LANDFALL_SCHEMAS", format!("s3://{work_bucket}/{BUNDLE_KEY}"))
+        .env("LANDFALL_PROFILES", format!("s3://{work_bucket}/config/profiles/"))
         .env("LANDFALL_BUCKET_MAP", format!("s3://{work_bucket}/config/bucket-map.yaml"))
         .env("LANDFALL_DATABASE_URL", deployment.database_url.as_deref().unwrap_or_default())
         .env("LANDFALL_TOPIC_COMPLETED", deployment.output("CompletedTopic")?)

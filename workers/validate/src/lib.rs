@@ -221,7 +221,7 @@ impl Validate {
         &self,
         envelope: &Envelope<Landed>,
         spot: &Spot<'_>,
-        members: Vec<(u32, &str, Outlook)>,
+        mut members: Vec<(u32, &str, Outlook)>,
     ) -> Result<Outcome<Self>, Error> {
         let is_stac = members.iter().any(|(.., outlook)| !matches!(outlook, Outlook::NoDocument(_)));
         if !spot.is_metadata && !is_stac {
@@ -230,6 +230,7 @@ impl Validate {
         if members.is_empty() {
             return Ok(ignored(envelope, "empty"));
         }
+        refusals::told_apart(&mut members);
         let mut done = Done::default();
         for (number, text, outlook) in members {
             let cause = envelope.event.cause.of_member(number);
@@ -379,6 +380,15 @@ mod tests {
         let member = done.refused[0].member.as_ref().unwrap();
         assert_eq!(member.event.cause.member, Some(2));
         assert_ne!(done.next[0].id, done.next[1].id);
+    }
+
+    #[tokio::test]
+    async fn refused_members_with_one_id_are_known_by_their_lines() {
+        let bad =
+            |id: &str| ITEM.replace('\n', " ").replace("\"id\":\"i\"", &format!("\"id\":\"{id}\"")).replace("{}", "[]");
+        let done = outcome("p/metadata/items.ndjson", &format!("{}\n{}\n{}\n", bad("a"), bad("b"), bad("a"))).await;
+        let named: Vec<_> = done.refused.iter().map(|one| one.refusal.item.as_deref()).collect();
+        assert_eq!(named, [None, Some("b"), None]);
     }
 
     #[tokio::test]

@@ -53,7 +53,7 @@ fn unfit(kind: &Kind) -> Option<Refusal> {
 
 /// Refuses with all findings; under their own code where they share one.
 fn refusal(judgement: Judgement) -> Refusal {
-    let short = |id: Option<String>| id.filter(|id| id.len() <= ID_BYTES_MAX);
+    let short = |id: Option<String>| id.filter(|id| !id.is_empty() && id.len() <= ID_BYTES_MAX);
     let problems = judgement.findings;
     let reason = match problems.as_slice() {
         [] => "the document is not taken".to_owned(),
@@ -62,6 +62,25 @@ fn refusal(judgement: Judgement) -> Refusal {
     };
     let collection = short(judgement.collection);
     Refusal { code: shared_code(&problems), reason, problems, collection, item: short(judgement.id) }
+}
+
+/// Takes the ids off refusals of members that share one with another member of their file: each is known by its place
+/// then, and has a line of its own wherever it is listed.
+pub(crate) fn told_apart(members: &mut [(u32, &str, Outlook)]) {
+    let named = |outlook: &Outlook| match outlook {
+        Outlook::Document(_, judgement) => (judgement.collection.clone(), judgement.id.clone()),
+        Outlook::NoDocument(refusal) | Outlook::Refused(refusal) => (refusal.collection.clone(), refusal.item.clone()),
+    };
+    let mut counts = std::collections::HashMap::new();
+    for (.., outlook) in members.iter() {
+        *counts.entry(named(outlook)).or_insert(0) += 1;
+    }
+    for (.., outlook) in members {
+        let is_shared = counts.get(&named(outlook)).is_some_and(|count| *count > 1);
+        if let (true, Outlook::NoDocument(refusal) | Outlook::Refused(refusal)) = (is_shared, outlook) {
+            (refusal.collection, refusal.item) = (None, None);
+        }
+    }
 }
 
 fn told(problem: &Problem) -> String {
