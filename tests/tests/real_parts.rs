@@ -334,7 +334,7 @@ fn lone_item(id: &str) -> Value {
 
 #[tokio::test]
 async fn a_provider_is_told_every_fault_and_one_bad_document_holds_up_no_other() -> anyhow::Result<()> {
-    const LINES: usize = 500;
+    const LINES: usize = 5_000;
     let real = Real::start(Form::Pollers).await?;
     let metadata = real.scratch("dataset").join("sbn/C/metadata");
     std::fs::create_dir_all(metadata.join("items"))?;
@@ -352,7 +352,7 @@ async fn a_provider_is_told_every_fault_and_one_bad_document_holds_up_no_other()
     faulty["properties"]["gsd"] = 0.into();
     faulty["links"][0]["href"] = 7.into();
     std::fs::write(metadata.join("items/faulty.json"), faulty.to_string())?;
-    let bad: BTreeSet<usize> = [1, 2, 77, 250, 251, 499, 500].into();
+    let bad: BTreeSet<usize> = [1, 2, 77, 2_500, 2_501, 4_999, 5_000].into();
     let line = |number: usize| match (bad.contains(&number), number % 2) {
         (false, _) => lone_item(&format!("line-{number}")).to_string(),
         (true, 0) => "{\"type\":\"Feature\",".to_owned(),
