@@ -1,5 +1,7 @@
 //! A whole file: one document, or an envelope of several, each judged by itself.
 
+use std::collections::BTreeSet;
+
 use landfall_events::{Problem, codes};
 
 use crate::dom::text;
@@ -115,11 +117,13 @@ impl FileJudgement<'_> {
             Self::One(judgement) => return judgement.verdict.word(),
             Self::Several(_, members) => members,
         };
-        let mut words = members.iter().map(|(_, judgement)| judgement.verdict.word()).filter(|word| *word != "valid");
-        match words.next() {
+        let words: BTreeSet<&str> = members.iter().map(|(_, judgement)| judgement.verdict.word()).collect();
+        let is_only = |allowed: &[&str]| words.iter().all(|word| allowed.contains(word));
+        match words.first() {
             None => "valid",
+            Some(only) if words.len() == 1 => only,
             // Some are good and some are not, or not for one reason: the file is not good.
-            Some("unusable") if words.all(|word| word == "unusable") => "unusable",
+            Some(_) if is_only(&["unusable", "valid"]) => "unusable",
             Some(_) => "invalid",
         }
     }

@@ -69,6 +69,7 @@ pub(crate) fn explain(root: &Value<'_>, validator: &Validator<Dom>, url: &str) -
             document.tell(&error, &mut problems);
         }
     }
+    told_once(&mut problems);
     if problems.is_empty() {
         let mut whole =
             problem(codes::STAC_SCHEMA, "", "the document breaks this schema; it is too large to say where");
@@ -76,6 +77,14 @@ pub(crate) fn explain(root: &Value<'_>, validator: &Validator<Dom>, url: &str) -
         problems.push((whole, Aspect::Schema));
     }
     problems
+}
+
+/// A value that is no date and time breaks the pattern for its zone too: that is one fault.
+fn told_once(problems: &mut Vec<(Problem, Aspect)>) {
+    let is = |problem: &Problem, keyword: &str| problem.keyword.as_deref() == Some(keyword);
+    let by_format = problems.iter().filter(|(problem, aspect)| is(problem, "format") && *aspect == Aspect::Schema);
+    let places: Vec<String> = by_format.map(|(problem, _)| problem.pointer.clone()).collect();
+    problems.retain(|(problem, _)| !is(problem, "pattern") || !places.contains(&problem.pointer));
 }
 
 fn count(value: &Value<'_>) -> usize {
