@@ -1,5 +1,5 @@
 # The two commands are `make demo` and `make test`; everything else is a part of them.
-.PHONY: demo test up down setup build lint
+.PHONY: demo test up down setup build lint bench
 
 CARGO ?= cargo
 LANDFALL = target/debug/landfall
@@ -27,3 +27,7 @@ build:
 lint:
 	@infra/setup.sh --lint
 	infra/lint.sh
+
+# What validating costs, as ratios to baselines of the same run.
+bench:
+	infra/bench.sh

@@ -4,6 +4,7 @@
 # Exit 2 where packages are missing and it may not install them.
 #   infra/setup.sh            ministack and the STAC tools
 #   infra/setup.sh --lint     cfn-lint too
+#   infra/setup.sh --bench    the validators that are measured too
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools=${LANDFALL_TOOLS:-$PWD/.landfall/tools}
@@ -18,6 +19,8 @@ if [ -z "$version" ] || [ ! -x "/usr/lib/postgresql/$version/bin/initdb" ] || [ 
 fi
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
+# One test watches what a document makes the command open and connect to.
+command -v strace >/dev/null || missing+=(strace)
 
 if [ ${#missing[@]} -gt 0 ]; then
     if [ "$(id -u)" = 0 ]; then
@@ -54,6 +57,9 @@ environment() {
 }
 environment ministack
 environment stac
+if [ "${1:-}" = --bench ]; then
+    environment bench
+fi
 if [ "${1:-}" = --lint ]; then
     environment lint
 fi

@@ -135,14 +135,14 @@ fn schemas(named: Option<&Path>, state: &Path) -> anyhow::Result<Schemas> {
             eprintln!(
                 "no schema bundle: documents that declare extensions cannot be judged; `landfall schemas fetch` gets one"
             );
-            return Ok(Schemas::new(&landfall_stac::Bundle::default())?);
+            return Ok(Schemas::new(landfall_stac::Bundle::default()));
         }
     };
     let bundle = bundle_files::read(path).map_err(|error| SetUp(landfall_shared::stage::chain_of(&error)))?;
     if bundle.is_empty() {
         return Err(SetUp(format!("{} holds no schemas", path.display())).into());
     }
-    Ok(Schemas::new(&bundle).map_err(|error| SetUp(error.to_string()))?)
+    Ok(Schemas::new(bundle))
 }
 
 /// Everything that judging takes.

@@ -246,7 +246,7 @@ fn verify(files: &Where, place: &Place, format: Format) -> anyhow::Result<End> {
     let lock = read_lock(files.lock.as_deref())?;
     let bundle = meant(files, place)?
         .ok_or_else(|| SetUp("there is no bundle: `landfall schemas fetch` gets one, or name it by --bundle".into()))?;
-    let schemas = Schemas::new(&bundle).map_err(|error| SetUp(error.to_string()))?;
+    let schemas = Schemas::new(bundle.clone());
     let unusable = schemas.verify();
     let mut wrong = 0;
     let mut say = |url: &str, state: &str, reason: &str| -> anyhow::Result<()> {
@@ -310,7 +310,7 @@ async fn add(add: &Add, format: Format) -> anyhow::Result<End> {
         // It must compile by itself: what it refers to may be added later, but nonsense is not locked.
         let mut bundle = Bundle::default();
         bundle.insert(new.clone(), Some(text))?;
-        let unusable = Schemas::new(&bundle)?.verify();
+        let unusable = Schemas::new(bundle).verify();
         new.note = unusable.get(&new.url).filter(|reason| reason.contains("refers to")).cloned();
         if let (Some(reason), None) = (unusable.get(&new.url), &new.note) {
             return Err(SetUp(format!("{}: {reason}", add.url)).into());
@@ -334,7 +334,6 @@ async fn add(add: &Add, format: Format) -> anyhow::Result<End> {
 async fn set(bundle: Option<&Path>, place: &Place, format: Format) -> anyhow::Result<End> {
     let path = bundle.map(Path::to_owned).or_else(|| local(&place.state)).unwrap_or_else(|| fetched(&place.state));
     let bundle = read_bundle(&path)?;
-    Schemas::new(&bundle).map_err(|error| SetUp(error.to_string()))?;
     let connected = place.connect().await?;
     let work = connected.deployment.output("WorkBucket")?;
     let request = connected.s3().put_object().bucket(work).key(BUNDLE_KEY).body(bundle.write().into_bytes().into());

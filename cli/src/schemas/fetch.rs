@@ -254,8 +254,12 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     }
     // Only 2000::/3 is global unicast; within it, protocol assignments with Teredo, documentation and 6to4 are not.
     let [a, b, ..] = address.segments();
-    let special =
-        (a == 0x2001 && b < 0x0200) || (a == 0x2001 && b == 0x0db8) || a == 0x2002 || (a == 0x3fff && b < 0x1000);
+    let special = match a {
+        0x2001 => b < 0x0200 || b == 0x0db8,
+        0x2002 => true,
+        0x3fff => b < 0x1000,
+        _ => false,
+    };
     a & 0xe000 == 0x2000 && !special
 }
 

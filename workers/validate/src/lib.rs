@@ -275,7 +275,7 @@ fn beside() -> Option<String> {
 
 /// Schemas that are read again when the bundle changes.
 fn watched_schemas(objects: Arc<dyn Objects>, place: &str) -> Watched<Schemas> {
-    Watched::new("schema bundle", objects, place, BUNDLE_BYTES_MAX, |bytes| Ok(Schemas::new(&Bundle::read(bytes)?)?))
+    Watched::new("schema bundle", objects, place, BUNDLE_BYTES_MAX, |bytes| Ok(Schemas::new(Bundle::read(bytes)?)))
 }
 
 fn may_be_document(cause: &Cause) -> bool {

@@ -77,7 +77,7 @@ impl World {
             note: None,
         };
         bundle.insert(locked, Some(orbit().to_string())).expect("nothing is locked");
-        let schemas = Schemas::new(&bundle).expect("the schemas can be registered");
+        let schemas = Schemas::new(bundle.clone());
         let unusable = schemas.verify();
         let texts: BTreeMap<String, Value> = bundle
             .entries()

@@ -147,9 +147,6 @@ pub enum BundleError {
         /// What is there.
         found: String,
     },
-    /// The schemas cannot be registered together.
-    #[error("the schemas cannot be registered: {0}")]
-    Registry(String),
 }
 
 impl Bundle {
@@ -231,15 +228,15 @@ pub fn sha256(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
-/// The schemas of a bundle, ready to be asked.
+/// The schemas of a bundle, ready to be asked. Texts are kept; what a schema needs to be compiled is read when it is
+/// first asked for, and forgotten once it is compiled: a tenth of what all of them registered would take.
 pub struct Schemas {
-    registry: Registry<'static>,
     slots: HashMap<String, Slot>,
 }
 
 enum Slot {
-    Usable(OnceLock<Result<Validator<Dom>, String>>),
-    Unusable(String),
+    Text(String, OnceLock<Result<Validator<Dom>, String>>),
+    Missing,
     Alias(String),
 }
 
@@ -257,59 +254,22 @@ impl Schemas {
     /// No extension's schema at all: core STAC works all the same.
     #[must_use]
     pub fn none() -> &'static Self {
-        static NONE: LazyLock<Schemas> = LazyLock::new(|| {
-            Schemas::new(&Bundle::default()).expect("an empty bundle has nothing that could be wrong")
-        });
+        static NONE: LazyLock<Schemas> = LazyLock::new(|| Schemas::new(Bundle::default()));
         &NONE
     }
 
-    /// Registers the schemas of a bundle. Those that refer to what is not there are marked as unusable.
-    ///
-    /// # Errors
-    /// [`BundleError::Registry`].
-    pub fn new(bundle: &Bundle) -> Result<Self, BundleError> {
-        let mut slots = HashMap::new();
-        let mut parsed: BTreeMap<&str, Value> = BTreeMap::new();
-        for (url, entry) in &bundle.entries {
-            let slot = match (&entry.locked.of, &entry.text) {
-                (Some(of), _) => Slot::Alias(of.clone()),
-                (None, None) => Slot::Unusable("the bundle does not hold its text".into()),
-                (None, Some(text)) => match serde_json::from_str::<Value>(text) {
-                    Ok(Value::Object(mut schema)) => {
-                        // Published schemas carry wrong ids; the URL that they were asked for by is the one that counts.
-                        schema.insert("$id".into(), url.as_str().into());
-                        let mut schema = Value::Object(schema);
-                        closed_prefix::rewrite(&mut schema);
-                        parsed.insert(url, schema);
-                        Slot::Usable(OnceLock::new())
-                    }
-                    Ok(_) => Slot::Unusable("it is not a JSON object".into()),
-                    Err(error) => Slot::Unusable(format!("it is not JSON: {error}")),
-                },
-            };
-            slots.insert(url.clone(), slot);
-        }
-        for (url, reason) in dangling(&mut parsed) {
-            slots.insert(url, Slot::Unusable(reason));
-        }
-        let registry = match registry(parsed.iter()) {
-            Ok(registry) => registry,
-            // Rare: one of them cannot even be registered. Each is tried alone, with what it refers to.
-            Err(_) => {
-                for (url, reason) in alone(&parsed) {
-                    parsed.remove(url.as_str());
-                    slots.insert(url, Slot::Unusable(reason));
-                }
-                for (url, reason) in dangling(&mut parsed) {
-                    slots.insert(url, Slot::Unusable(reason));
-                }
-                registry(parsed.iter()).map_err(BundleError::Registry)?
-            }
+    /// Takes the schemas of a bundle.
+    #[must_use]
+    pub fn new(bundle: Bundle) -> Self {
+        let slot = |entry: Entry| match (entry.locked.of, entry.text) {
+            (Some(of), _) => Slot::Alias(of),
+            (None, Some(text)) => Slot::Text(text, OnceLock::new()),
+            (None, None) => Slot::Missing,
         };
-        Ok(Self { registry, slots })
+        Self { slots: bundle.entries.into_iter().map(|(url, entry)| (url, slot(entry))).collect() }
     }
 
-    /// How many schemas can be asked.
+    /// How many schemas there are.
     #[must_use]
     pub fn len(&self) -> usize {
         self.slots.len()
@@ -321,29 +281,35 @@ impl Schemas {
         self.slots.is_empty()
     }
 
-    /// Compiles every schema. Returns the URLs of those that cannot be used, with the reason.
+    /// Compiles every schema and keeps none. Returns the URLs of those that cannot be used, with the reason.
     #[must_use]
     pub fn verify(&self) -> BTreeMap<String, String> {
-        let unusable = |url: &String| match self.find(url) {
-            Found::Unusable(reason) => Some((url.clone(), reason)),
-            Found::Schema(_) | Found::Unknown => None,
+        let unusable = |(url, slot): (&String, &Slot)| {
+            let reason = match slot {
+                Slot::Text(..) => self.compile(url).err(),
+                Slot::Missing | Slot::Alias(_) => match self.find(url) {
+                    Found::Unusable(reason) => Some(reason),
+                    Found::Schema(_) | Found::Unknown => None,
+                },
+            };
+            reason.map(|reason| (url.clone(), reason))
         };
-        self.slots.keys().filter_map(unusable).collect()
+        self.slots.iter().filter_map(unusable).collect()
     }
 
     /// Looks an extension up by the exact string, a trailing empty fragment aside.
     pub(crate) fn find(&self, url: &str) -> Found<'_> {
         let url = url.strip_suffix('#').unwrap_or(url);
         match self.slots.get(url) {
-            Some(Slot::Usable(cell)) => match cell.get_or_init(|| self.compile(url)) {
+            Some(Slot::Text(_, compiled)) => match compiled.get_or_init(|| self.compile(url)) {
                 Ok(validator) => Found::Schema(validator),
                 Err(reason) => Found::Unusable(reason.clone()),
             },
-            Some(Slot::Unusable(reason)) => Found::Unusable(reason.clone()),
+            Some(Slot::Missing) => Found::Unusable("the schema bundle does not hold its text".into()),
             // An alias of an alias is not followed.
             Some(Slot::Alias(of)) => match self.slots.get(of) {
-                Some(Slot::Usable(_)) => self.find(of),
-                Some(Slot::Unusable(_) | Slot::Alias(_)) | None => {
+                Some(Slot::Text(..)) => self.find(of),
+                Some(Slot::Missing | Slot::Alias(_)) | None => {
                     Found::Unusable(format!("it stands for {of}, which cannot be used"))
                 }
             },
@@ -352,11 +318,40 @@ impl Schemas {
         }
     }
 
+    /// Compiles a schema with everything that it refers to, all registered by the URLs that they are asked for by.
     fn compile(&self, url: &str) -> Result<Validator<Dom>, String> {
-        let uri = jsonschema::uri::from_str(url).map_err(|error| error.to_string())?;
-        let resolved = self.registry.resolver(uri).lookup("").map_err(|error| error.to_string())?;
-        let options = options().with_registry(&self.registry).with_base_uri(url);
-        options.build(resolved.contents()).map_err(|error| format!("it does not compile: {error}"))
+        let mut registry = Registry::new().draft(Draft::Draft7).retriever(Nowhere);
+        let (mut own, mut open, mut seen) = (Value::Null, vec![url.to_owned()], BTreeSet::from([url.to_owned()]));
+        while let Some(next) = open.pop() {
+            let schema = self.schema(&next)?;
+            open.extend(references(&next, &schema).into_iter().filter(|other| seen.insert(other.clone())));
+            if next == url {
+                own.clone_from(&schema);
+            }
+            // Others may refer back to it.
+            registry = registry.add(&next, schema).map_err(|error| error.to_string())?;
+        }
+        let registry = registry.prepare().map_err(|error| error.to_string())?;
+        let options = options().with_registry(&registry).with_base_uri(url);
+        options.build(&own).map_err(|error| format!("it does not compile: {error}"))
+    }
+
+    /// Reads the text of a schema.
+    fn schema(&self, url: &str) -> Result<Value, String> {
+        let Some(Slot::Text(text, _)) = self.slots.get(url) else {
+            return Err(format!("it refers to {url}, which is not there"));
+        };
+        match serde_json::from_str(text) {
+            Ok(Value::Object(mut schema)) => {
+                // Published schemas carry wrong ids; the URL that they were asked for by is the one that counts.
+                schema.insert("$id".into(), url.into());
+                let mut schema = Value::Object(schema);
+                closed_prefix::rewrite(&mut schema);
+                Ok(schema)
+            }
+            Ok(_) => Err(format!("{url} is not a JSON object")),
+            Err(error) => Err(format!("{url} is not JSON: {error}")),
+        }
     }
 }
 
@@ -373,54 +368,6 @@ impl Retrieve for Nowhere {
     fn retrieve(&self, uri: &Uri<String>) -> Result<Value, Box<dyn std::error::Error + Send + Sync>> {
         Err(format!("{uri} is not in the bundle").into())
     }
-}
-
-fn registry<'b>(parsed: impl Iterator<Item = (&'b &'b str, &'b Value)>) -> Result<Registry<'static>, String> {
-    let mut builder = Registry::new().draft(Draft::Draft7).retriever(Nowhere);
-    for (url, schema) in parsed {
-        builder = builder.add(*url, schema.clone()).map_err(|error| error.to_string())?;
-    }
-    builder.prepare().map_err(|error| error.to_string())
-}
-
-/// Takes out the schemas that refer to something that is not there, and those that refer to them.
-fn dangling(parsed: &mut BTreeMap<&str, Value>) -> Vec<(String, String)> {
-    let mut found = Vec::new();
-    loop {
-        let lacking = |(url, schema): (&&str, &Value)| {
-            let missing = references(url, schema).into_iter().find(|other| {
-                !parsed.contains_key(other.as_str()) && !other.contains("://json-schema.org/draft-07/schema")
-            });
-            missing.map(|missing| ((*url).to_owned(), format!("it refers to {missing}, which is not there")))
-        };
-        let more: Vec<_> = parsed.iter().filter_map(lacking).collect();
-        if more.is_empty() {
-            return found;
-        }
-        for (url, reason) in more {
-            parsed.remove(url.as_str());
-            found.push((url, reason));
-        }
-    }
-}
-
-/// Registers each schema alone with what it refers to. Returns those that cannot be.
-fn alone(parsed: &BTreeMap<&str, Value>) -> Vec<(String, String)> {
-    let closure = |url: &str| {
-        let mut all = BTreeSet::from([url.to_owned()]);
-        let mut open = vec![url.to_owned()];
-        while let Some(url) = open.pop() {
-            let Some(schema) = parsed.get(url.as_str()) else { continue };
-            open.extend(references(&url, schema).into_iter().filter(|other| all.insert(other.clone())));
-        }
-        all
-    };
-    let tried = parsed.keys().filter_map(|url| {
-        let needed = closure(url);
-        let some = parsed.iter().filter(|(url, _)| needed.contains(**url));
-        registry(some).err().map(|reason| ((*url).to_owned(), reason))
-    });
-    tried.collect()
 }
 
 /// The other documents that a schema refers to, as absolute URLs without fragments.
@@ -444,7 +391,9 @@ fn references(url: &str, schema: &Value) -> BTreeSet<String> {
         let absolute = jsonschema::uri::resolve_against(&base.borrow(), reference).ok()?;
         let text = absolute.as_str();
         let end = text.find('#').unwrap_or(text.len());
-        (text[..end] != *url).then(|| text[..end].to_owned())
+        // Its own draft is known to the engine.
+        let is_other = text[..end] != *url && !text[..end].ends_with("://json-schema.org/draft-07/schema");
+        is_other.then(|| text[..end].to_owned())
     };
     found.iter().filter_map(absolute).collect()
 }

@@ -60,7 +60,7 @@ fn item() -> Value {
 }
 
 fn judged(item: &Value, profile: &str) -> Judgement {
-    judged_by(&Schemas::new(&bundle(&[(ORBIT, orbit().to_string())])).unwrap(), item, profile)
+    judged_by(&Schemas::new(bundle(&[(ORBIT, orbit().to_string())])), item, profile)
 }
 
 fn judged_by(schemas: &Schemas, item: &Value, profile: &str) -> Judgement {
@@ -207,7 +207,7 @@ fn trouble_with_a_schema_is_never_the_documents() {
         ("https://a.example/7", r#"{"pattern":"("}"#.to_owned()),
         ("https://a.example/8", r#"{"required":["id"]}"#.to_owned()),
     ];
-    let schemas = Schemas::new(&bundle(&broken)).unwrap();
+    let schemas = Schemas::new(bundle(&broken));
     assert_eq!(schemas.verify().len(), broken.len() - 1, "{:?}", schemas.verify());
     for (url, _) in &broken[..broken.len() - 1] {
         changed["stac_extensions"] = json!([url]);
@@ -254,7 +254,7 @@ fn an_alias_answers_for_another() {
     };
     bundle.insert(alias("https://a.example/old", ORBIT), None).unwrap();
     bundle.insert(alias("https://a.example/lost", "https://a.example/none"), None).unwrap();
-    let schemas = Schemas::new(&Bundle::read(bundle.write().as_bytes()).unwrap()).unwrap();
+    let schemas = Schemas::new(Bundle::read(bundle.write().as_bytes()).unwrap());
     let mut changed = item();
     changed["stac_extensions"] = json!(["https://a.example/old"]);
     assert_eq!(judged_by(&schemas, &changed, "strict").verdict.word(), "valid");

@@ -56,7 +56,7 @@ fn expected(row: &Row, profile: &str) -> &'static str {
 
 fn disagreements(profile: &str) -> Vec<String> {
     let Some(fixtures) = fixtures() else { return vec![] };
-    let schemas = Schemas::new(&bundle_files::read(&fixtures.join("schemas")).unwrap()).unwrap();
+    let schemas = Schemas::new(bundle_files::read(&fixtures.join("schemas")).unwrap());
     let profile_read = Profile::shipped(profile).unwrap();
     let judge = Judge { schemas: &schemas, profile: &profile_read, today: jiff::civil::date(2026, 1, 1) };
     let rows = rows(&fixtures);
@@ -120,7 +120,7 @@ const OTHERWISE: &str = "collection-no-link.json";
 #[test]
 fn the_place_that_is_named_is_the_one_that_is_wrong() {
     let Some(fixtures) = fixtures() else { return };
-    let schemas = Schemas::new(&bundle_files::read(&fixtures.join("schemas")).unwrap()).unwrap();
+    let schemas = Schemas::new(bundle_files::read(&fixtures.join("schemas")).unwrap());
     let profile = Profile::shipped("strict").unwrap();
     let judge = Judge { schemas: &schemas, profile: &profile, today: jiff::civil::date(2026, 1, 1) };
     let mut wrong = Vec::new();
