@@ -32,6 +32,9 @@ finish() {
 }
 trap finish EXIT
 
+say "0. Before anything is dropped: what would the pipeline say?"
+run check examples/dataset
+
 say "1. Start: PostgreSQL with pgSTAC, a local AWS endpoint, the CloudFormation stack, four workers"
 [ ! -e "$LANDFALL_STATE" ] || "$landfall" down >/dev/null
 rm -rf "$LANDFALL_STATE"

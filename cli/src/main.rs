@@ -9,6 +9,7 @@ use landfall::local::supervisor::{self, Options};
 use landfall::output::{self, End, Format, SetUp};
 use landfall::{check, dlq, map, notices, put, schemas, status};
 use landfall_events::codes;
+use landfall_stac::Profile;
 
 /// Landfall: from dropped files to a searchable, announced archive.
 ///
@@ -129,14 +130,36 @@ fn explain(code: Option<&str>, format: Format) -> anyhow::Result<End> {
         Some(code) => codes::explain(code).into_iter().collect(),
         None => codes::all().collect(),
     };
-    if known.is_empty() {
-        anyhow::bail!(SetUp(format!("there is no code {:?}; `landfall explain` lists all", code.unwrap_or_default())));
+    if let (Some(code), []) = (code, known.as_slice()) {
+        return explain_rule(code, format);
     }
     for one in known {
         match format {
             Format::Json => output::json(&one)?,
             Format::Human => output::line(&format!("{}\n  {}\n  {}\n", one.code, one.cause, one.hint))?,
         }
+    }
+    Ok(End::Good)
+}
+
+/// Explains a rule of a shipped profile.
+fn explain_rule(code: &str, format: Format) -> anyhow::Result<End> {
+    let found = Profile::shipped_names().into_iter().find_map(|name| {
+        let profile = Profile::shipped(name).ok()?;
+        profile.rules.iter().find(|rule| rule.code.as_str() == code).cloned().map(|rule| (name, rule))
+    });
+    let Some((profile, rule)) = found else {
+        anyhow::bail!(SetUp(format!("there is no code {code:?}; `landfall explain` lists all")));
+    };
+    let cause = rule.message.unwrap_or_else(|| format!("A rule of the profile {profile} is broken."));
+    let (hint, source) = (rule.hint.unwrap_or_default(), rule.source.unwrap_or_default());
+    match format {
+        Format::Json => {
+            let known =
+                serde_json::json!({"code": code, "cause": cause, "hint": hint, "profile": profile, "source": source});
+            output::json(&known)?;
+        }
+        Format::Human => output::line(&format!("{code}\n  {cause}\n  {hint}\n  (profile {profile}; {source})"))?,
     }
     Ok(End::Good)
 }
