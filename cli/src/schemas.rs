@@ -92,6 +92,9 @@ pub struct Add {
     allow_host: Vec<String>,
 }
 
+/// The most schemas that could not be had that are told one by one to people.
+const SHOWN_MAX: usize = 3;
+
 /// Where `fetch` puts the bundle when it is not told otherwise.
 #[must_use]
 pub fn fetched(state: &Path) -> PathBuf {
@@ -183,11 +186,16 @@ async fn get(fetch: &Fetch, place: &Place, format: Format) -> anyhow::Result<End
             output::json(&json!({"bundle": output, "schemas": kept, "locked": lock.schemas.len(), "failed": failed}))?;
         }
         Format::Human => {
-            for (url, error) in failed.iter().take(10) {
-                output::line(&format!("not had: {url}: {}", output::visible(error)))?;
+            for (url, error) in failed.iter().take(SHOWN_MAX) {
+                // The last cause says it; what is around it repeats the URL.
+                let cause = error.rsplit(": ").next().unwrap_or(error);
+                output::line(&format!("not had: {url}: {}", output::visible(cause)))?;
             }
-            if failed.len() > 10 {
-                output::line(&format!("… and {} more", failed.len() - 10))?;
+            if failed.len() > SHOWN_MAX {
+                output::line(&format!("… and {} more", failed.len() - SHOWN_MAX))?;
+            }
+            if kept == 0 && fetch.from.is_none() {
+                output::line("is there a network? `--from DIR` reads a folder that mirrors the URLs as host/path")?;
             }
             let place = if kept > 0 { format!("in {}", output.display()) } else { "nothing is written".into() };
             output::line(&format!("{kept} of {} locked schemas had, {place}", lock.schemas.len()))?;
