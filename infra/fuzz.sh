@@ -6,4 +6,7 @@ set -euo pipefail
 target=${1:?which target: differential or bytes}
 seconds=${2:-1800}
 cd "$(dirname "$0")/../workers/validate/engine"
-exec cargo fuzz run --sanitizer none "$target" -- -max_total_time="$seconds" -max_len=4096 -timeout=20 -rss_limit_mb=4096
+# What is found goes to a folder of its own; the committed corpus is read.
+found=fuzz/target/found/$target
+mkdir -p "$found"
+exec cargo fuzz run --sanitizer none "$target" "$found" "fuzz/corpus/$target" -- -max_total_time="$seconds" -max_len=4096 -timeout=20 -rss_limit_mb=4096

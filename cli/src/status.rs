@@ -98,7 +98,7 @@ pub struct Line {
     /// Why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// What is wrong, in detail.
+    /// What is wrong, in detail; of what is completed, what was mended or warned about.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,
     /// What it waits for.
@@ -322,6 +322,13 @@ fn what(line: &Line) -> String {
     } else if line.outcome == Outcome::Completed {
         let bucket = line.destination.as_deref().and_then(ObjectRef::parse).map(|object| object.bucket);
         parts.extend(bucket.map(|bucket| format!("now in s3://{bucket}")));
+    }
+    if line.outcome == Outcome::Completed && !line.problems.is_empty() {
+        let patched = line.problems.iter().filter(|problem| problem.patched).count();
+        let warned = line.problems.len() - patched;
+        let counts = [(patched, "mended"), (warned, "warned about")];
+        let counts = counts.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}"));
+        parts.push(counts.collect::<Vec<_>>().join(", "));
     }
     if line.outcome == Outcome::InFlight {
         let age = Timestamp::now().duration_since(line.since).as_secs();

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cause::{Cause, ObjectRef};
 use crate::document::Document;
+use crate::refusal::Problem;
 
 pub use crate::validated::ObjectRemoved;
 
@@ -52,6 +53,9 @@ pub struct ItemRouted {
     /// The assets that were routed with it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub assets: Vec<RoutedObject>,
+    /// What the profile warned about or has mended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Problem>,
 }
 
 /// A collection whose document is at its destination.
@@ -66,6 +70,9 @@ pub struct CollectionRouted {
     pub document: Document,
     /// Where that document is stored.
     pub stored: RoutedObject,
+    /// What the profile warned about or has mended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Problem>,
 }
 
 /// One step of letting parked items go on, after their collection was loaded.

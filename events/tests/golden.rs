@@ -115,6 +115,7 @@ fn routed_events() -> Vec<Routed> {
             document: document(ITEM),
             stored: stored.clone(),
             assets,
+            warnings: vec![],
         }
         .into(),
         CollectionRouted {
@@ -122,6 +123,7 @@ fn routed_events() -> Vec<Routed> {
             collection: collection.clone(),
             document: document(COLLECTION),
             stored,
+            warnings: vec![],
         }
         .into(),
         removed().into(),

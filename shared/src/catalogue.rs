@@ -171,7 +171,7 @@ pub struct Row {
     pub code: Option<String>,
     /// The reason of a refusal.
     pub reason: Option<String>,
-    /// The problems of a refusal.
+    /// The problems of a refusal; of what is loaded, what was warned about or mended.
     pub problems: Vec<Problem>,
     /// What it waits for.
     pub waits_for: Vec<String>,

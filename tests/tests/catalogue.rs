@@ -58,7 +58,7 @@ impl Dice {
                 let cause = self.cause(&format!("{provider}/{collection_id}.json"));
                 let text = collection(&collection_id);
                 let document = pack(&text);
-                (CollectionRouted { cause, collection: collection_id, document, stored }.into(), text)
+                (CollectionRouted { cause, collection: collection_id, document, stored, warnings: vec![] }.into(), text)
             }
             1 | 2 => {
                 let key = self.one_of(&["k1", "k2", "k3"]).to_owned();
@@ -73,7 +73,16 @@ impl Dice {
                 let text = item(&id, &collection_id, &format!("{key} {cause:?}"));
                 let document = pack(&text);
                 (
-                    ItemRouted { cause, collection: collection_id, item: id, document, stored, assets: vec![] }.into(),
+                    ItemRouted {
+                        cause,
+                        collection: collection_id,
+                        item: id,
+                        document,
+                        stored,
+                        assets: vec![],
+                        warnings: vec![],
+                    }
+                    .into(),
                     text,
                 )
             }

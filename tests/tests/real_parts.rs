@@ -342,10 +342,12 @@ async fn a_provider_is_told_every_fault_and_one_bad_document_holds_up_no_other()
 
     // A batch of ten, one of which has three faults; a file of lines, seven of which are bad.
     for number in 0..9 {
-        std::fs::write(
-            metadata.join(format!("items/good-{number}.json")),
-            lone_item(&format!("good-{number}")).to_string(),
-        )?;
+        let mut good = lone_item(&format!("good-{number}"));
+        if number == 0 {
+            // The link to its collection is added.
+            good["links"] = serde_json::json!([]);
+        }
+        std::fs::write(metadata.join(format!("items/good-{number}.json")), good.to_string())?;
     }
     let mut faulty = lone_item("faulty");
     faulty["properties"]["datetime"] = "17.5.2024".into();
@@ -385,6 +387,11 @@ async fn a_provider_is_told_every_fault_and_one_bad_document_holds_up_no_other()
     let status = real.run(&["status", "sbn/C/metadata/items/faulty.json", "--format", "json"]).await?;
     let status: Value = serde_json::from_slice(&status.stdout)?;
     assert_eq!(problems(&status["objects"][0]), expected, "{status:#}");
+
+    // What was mended says so.
+    let mended = real.run(&["status", "sbn/C/metadata/items/good-0.json", "--format", "json"]).await?;
+    let mended: Value = serde_json::from_slice(&mended.stdout)?;
+    assert_eq!(mended["objects"][0]["problems"][0]["patched"], true, "{mended:#}");
 
     // Each bad line is refused by its number.
     let of_lines = rejected(&notices)

@@ -161,6 +161,7 @@ fn item(view: &mut View, load: &Load, routed: &ItemRouted, park_until: Timestamp
     let mut row = Row::new(envelope, subject, State::Loaded, EventId::of(cause, ITEM_LOADED, redrive));
     row.effect = Some(effect);
     row.destination = Some(routed.stored.object.to_string());
+    row.problems.clone_from(&routed.warnings);
     // What a release claimed is kept until it is announced, so that a repetition can go on with it.
     row.released_by.clone_from(&load.released_by);
     row.parked = load.released_by.is_some().then(|| envelope.to_json());
@@ -243,6 +244,7 @@ fn collection(view: &mut View, load: &Load, routed: &CollectionRouted) -> Applie
     let mut row = Row::new(envelope, subject, State::Loaded, event);
     row.effect = Some(effect);
     row.destination = Some(routed.stored.object.to_string());
+    row.problems.clone_from(&routed.warnings);
     view.write(row);
     Applied::Loaded { effect, release: true }
 }
@@ -459,12 +461,19 @@ mod tests {
             document: document(),
             stored: stored(),
             assets: vec![],
+            warnings: vec![],
         };
         Load { envelope: Envelope::new(routed.into(), "p", 0), document: "{}".into(), released_by: None }
     }
 
     fn collection(provider: &str, cause: Cause) -> Load {
-        let routed = CollectionRouted { cause, collection: "c".into(), document: document(), stored: stored() };
+        let routed = CollectionRouted {
+            cause,
+            collection: "c".into(),
+            document: document(),
+            stored: stored(),
+            warnings: vec![],
+        };
         Load { envelope: Envelope::new(routed.into(), provider, 0), document: "{}".into(), released_by: None }
     }
 

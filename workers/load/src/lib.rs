@@ -301,15 +301,23 @@ mod tests {
             let document = Document::Inline(serde_json::value::RawValue::from_string(text.into()).unwrap());
             let stored = RoutedObject { object: ObjectRef::new("archive", id), size: 1, etag: None };
             let cause = self.land(id);
-            let routed =
-                ItemRouted { cause, collection: "c".into(), item: id.into(), document, stored, assets: vec![] };
+            let routed = ItemRouted {
+                cause,
+                collection: "c".into(),
+                item: id.into(),
+                document,
+                stored,
+                assets: vec![],
+                warnings: vec![],
+            };
             Envelope::new(routed.into(), "p", 0)
         }
 
         fn collection(&self) -> Envelope<Routed> {
             let document = Document::Inline(serde_json::value::RawValue::from_string("{}".into()).unwrap());
             let stored = RoutedObject { object: ObjectRef::new("archive", "c"), size: 1, etag: None };
-            let routed = CollectionRouted { cause: self.land("c"), collection: "c".into(), document, stored };
+            let routed =
+                CollectionRouted { cause: self.land("c"), collection: "c".into(), document, stored, warnings: vec![] };
             Envelope::new(routed.into(), "p", 0)
         }
 

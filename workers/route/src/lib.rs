@@ -192,11 +192,13 @@ impl Route {
         match &envelope.event {
             Validated::Item(item) => {
                 let placed = self.place(&item.cause, &item.document).await;
+                let warnings = &item.warnings;
                 match placed.map_err(|error| (error, &item.collection, &item.item)) {
                     Ok(Placed::Done { document, stored, assets }) => {
                         let (cause, collection, item) =
                             (item.cause.clone(), item.collection.clone(), item.item.clone());
-                        let routed = ItemRouted { cause, collection, item, document, stored, assets };
+                        let warnings = warnings.to_vec();
+                        let routed = ItemRouted { cause, collection, item, document, stored, assets, warnings };
                         Ok(Outcome::next(envelope.followed_by(routed.into())))
                     }
                     Ok(Placed::Waits(missing)) => Ok(waits(missing, Some((&item.collection, &item.item)))),
@@ -209,7 +211,8 @@ impl Route {
             Validated::Collection(collection) => match self.place(&collection.cause, &collection.document).await? {
                 Placed::Done { document, stored, .. } => {
                     let (cause, id) = (collection.cause.clone(), collection.collection.clone());
-                    let routed = CollectionRouted { cause, collection: id, document, stored };
+                    let warnings = collection.warnings.clone();
+                    let routed = CollectionRouted { cause, collection: id, document, stored, warnings };
                     Ok(Outcome::next(envelope.followed_by(routed.into())))
                 }
                 Placed::Waits(missing) => Ok(waits(missing, None)),
