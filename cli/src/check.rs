@@ -12,8 +12,11 @@ use std::sync::Arc;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::civil::Date;
-use landfall_events::{Problem, Severity};
-use landfall_stac::{Dataset, FileJudgement, Judge, Place as Spot, Profile, Schemas, bundle_files};
+use landfall_events::{Problem, Severity, codes};
+use landfall_stac::{
+    Action, Aspect, Dataset, FileJudgement, Judge, Judgement, Place as Spot, Profile, Schemas, Verdict, bundle_files,
+};
+use landfall_validate::refusals::{is_no_document, unfit};
 use rayon::prelude::*;
 
 use crate::deployment::Place;
@@ -22,10 +25,10 @@ use report::{Report, Summary};
 use sources::{Origin, Source};
 
 /// Files that are judged between two writes: what is told of them is held in memory together.
-const CHUNK: usize = 512;
+const CHUNK: usize = 64;
 
 /// The most findings that are told of one file with many members.
-const FILE_FINDINGS_MAX: usize = 1_000;
+const FILE_FINDINGS_MAX: usize = 500;
 
 /// What is checked, and by which rules.
 #[derive(Debug, clap::Args)]
@@ -69,6 +72,8 @@ pub(crate) struct Checked {
     members: Option<std::collections::BTreeMap<&'static str, usize>>,
     /// Whether the pipeline would pass it on as data.
     data: bool,
+    /// Whether it is valid and cannot be loaded all the same.
+    unfit: bool,
 }
 
 /// A problem, and the member that has it.
@@ -88,10 +93,13 @@ pub async fn run(check: &Check, place: &Place, form: Form) -> anyhow::Result<End
     let profile = profile(&check.profile)?;
     let schemas = schemas(check.schemas.as_deref(), &place.state)?;
     let checker = Checker { profile, schemas, today: jiff::Zoned::now().date() };
-    let mut report = Report::new(form, check.verbose)?;
+    let mut sources = Vec::new();
     for path in &check.paths {
-        let source = Source::find(path, place).await?;
-        checker.source(&source, &mut report).await?;
+        sources.push(Source::find(path, place).await?);
+    }
+    let mut report = Report::new(form, check.verbose)?;
+    for source in &sources {
+        checker.source(source, &mut report).await?;
     }
     let summary = report.finish(&checker.profile)?;
     match summary {
@@ -162,8 +170,11 @@ impl Checker {
             }
             Source::Bucket { client, objects } => {
                 for object in objects {
-                    let bytes = sources::object(client, object).await?;
-                    report.write(&self.judged(&object.url, &object.path, &object.path, &bytes, None, false))?;
+                    let checked = match sources::object(client, object).await {
+                        Ok(bytes) => self.judged(&object.url, &object.path, &object.path, &bytes, None, false),
+                        Err(error) => Checked::unreadable(&object.url, &format!("{error:#}")),
+                    };
+                    report.write(&checked)?;
                 }
                 Ok(())
             }
@@ -182,13 +193,11 @@ impl Checker {
                     let checked = self.file(file, dataset.as_ref(), !is_folder);
                     let misnamed = if whole { self.profile_names(file, &names) } else { vec![] };
                     bar.inc(1);
-                    checked.map(|checked| with_names(checked, file, misnamed))
+                    with_names(checked, file, misnamed)
                 })
                 .collect();
-            for checked in judged {
-                if let Some(checked) = checked? {
-                    bar.suspend(|| report.write(&checked))?;
-                }
+            for checked in judged.into_iter().flatten() {
+                bar.suspend(|| report.write(&checked))?;
             }
         }
         bar.finish_and_clear();
@@ -196,13 +205,15 @@ impl Checker {
     }
 
     /// Judges one file; `None` for one that is data by its name.
-    fn file(&self, file: &Origin, dataset: Option<&Dataset>, is_named: bool) -> anyhow::Result<Option<Checked>> {
+    fn file(&self, file: &Origin, dataset: Option<&Dataset>, is_named: bool) -> Option<Checked> {
         if !file.is_document && !is_named {
-            return Ok(None);
+            return None;
         }
-        let bytes = sources::file(&file.file).map_err(|error| SetUp(format!("{}: {error}", file.shown)))?;
         let name = file.path.rsplit('/').next().unwrap_or_default();
-        Ok(Some(self.judged(&file.shown, &file.path, name, &bytes, dataset, is_named)))
+        Some(match sources::file(&file.file) {
+            Ok(bytes) => self.judged(&file.shown, &file.path, name, &bytes, dataset, is_named),
+            Err(error) => Checked::unreadable(&file.shown, &error),
+        })
     }
 
     fn judged(
@@ -247,9 +258,13 @@ impl Checker {
         }
         // Where the profile says which paths are metadata, what lies elsewhere and is no STAC is data.
         let is_metadata = is_named || self.profile.metadata_globs().is_empty() || self.profile.is_metadata(path);
-        let nothing_stac = checked.findings.iter().all(|told| told.is_no_stac()) && checked.word != "valid";
-        checked.data = nothing_stac
-            && (!is_metadata || (checked.word == "not-stac" && !is_named && self.profile.metadata_globs().is_empty()));
+        let nothing_stac = judged.judgements().all(|(_, judgement)| is_no_document(judgement));
+        let says_nothing = self.profile.metadata_globs().is_empty() && !is_named && checked.word == "not-stac";
+        checked.data = nothing_stac && (!is_metadata || says_nothing);
+        let unfit = |judgement: &Judgement| matches!(&judgement.verdict, Verdict::Valid(kind) if unfit(kind).is_some());
+        // What is STAC and cannot be loaded: the profile that ingest has warns of it, and the pipeline refuses it.
+        checked.unfit = self.profile.action(Aspect::CollectionMissing) != Action::Ignore
+            && judged.judgements().any(|(_, judgement)| unfit(judgement));
         checked
     }
 
@@ -280,19 +295,38 @@ fn with_names(checked: Option<Checked>, file: &Origin, misnamed: Vec<Problem>) -
 impl Checked {
     fn new(path: &str) -> Self {
         let path = path.to_owned();
-        Self { path, word: "valid", findings: vec![], left_out: 0, warnings: vec![], members: None, data: false }
+        Self {
+            path,
+            word: "valid",
+            findings: vec![],
+            left_out: 0,
+            warnings: vec![],
+            members: None,
+            data: false,
+            unfit: false,
+        }
+    }
+
+    /// A file that could not be read: it is told of like any other, so that a report is always whole.
+    fn unreadable(path: &str, error: &dyn std::fmt::Display) -> Self {
+        let problem = Problem {
+            code: codes::STAC_UNPARSEABLE,
+            severity: Severity::Error,
+            pointer: String::new(),
+            message: format!("the file could not be read: {error}"),
+            hint: None,
+            rule: None,
+            keyword: None,
+            expected: None,
+            value: None,
+            patched: false,
+        };
+        Self { word: "unparseable", findings: vec![Told { line: None, problem }], ..Self::new(path) }
     }
 
     /// Whether the pipeline would refuse it, or a part of it.
     fn is_refused(&self) -> bool {
-        !self.data && !matches!(self.word, "valid" | "unusable")
-    }
-}
-
-impl Told {
-    fn is_no_stac(&self) -> bool {
-        let code = self.problem.code.as_str();
-        matches!(code, "stac.not-stac" | "stac.unparseable" | "stac.encoding" | "stac.too-deep" | "stac.too-many")
+        !self.data && (self.unfit || !matches!(self.word, "valid" | "unusable"))
     }
 }
 

@@ -54,8 +54,14 @@ pub fn table(head: &[&str]) -> comfy_table::Table {
     table
 }
 
-/// Makes a stranger's text harmless for a terminal.
+/// Makes a stranger's text harmless for a terminal, and for XML, which has no place for some characters.
+/// <https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters>, <https://www.w3.org/TR/xml/#charsets>
 #[must_use]
 pub fn visible(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect()
+    let hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{061C}' | '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+            || matches!(c, '\u{FFFE}' | '\u{FFFF}')
+    };
+    text.chars().map(|c| if hidden(c) { '\u{FFFD}' } else { c }).collect()
 }

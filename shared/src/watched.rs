@@ -8,7 +8,7 @@ use bytes::Bytes;
 use landfall_events::ObjectRef;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::objects::{Objects, ObjectsError};
 
@@ -102,7 +102,7 @@ impl<T> Watched<T> {
     /// What is in force: the newest good version. A bad new version is told once, loudly.
     ///
     /// # Errors
-    /// [`WatchedError`] where there has never been a good one, or it cannot be looked at and the last look is old.
+    /// [`WatchedError`] where there has never been a good one.
     pub async fn current(&self) -> Result<Arc<T>, WatchedError> {
         let mut kept = self.kept.lock().await;
         if let Some(kept) = &*kept
@@ -110,14 +110,22 @@ impl<T> Watched<T> {
         {
             return Ok(kept.value.clone());
         }
-        let version = self.version().await?;
+        let version = match (self.version().await, &mut *kept) {
+            (Ok(version), _) => version,
+            (Err(error), Some(kept)) => return Ok(self.stays(kept, &error)),
+            (Err(error), None) => return Err(error),
+        };
         if let Some(kept) = &mut *kept
             && kept.version == version
         {
             kept.looked = Instant::now();
             return Ok(kept.value.clone());
         }
-        let bytes = self.bytes().await?;
+        let bytes = match (self.bytes().await, &mut *kept) {
+            (Ok(bytes), _) => bytes,
+            (Err(error), Some(kept)) => return Ok(self.stays(kept, &error)),
+            (Err(error), None) => return Err(error),
+        };
         match ((self.read)(&bytes), &mut *kept) {
             (Ok(value), slot) => {
                 info!(version, "the {} is read", self.name);
@@ -133,6 +141,14 @@ impl<T> Watched<T> {
             }
             (Err(source), None) => Err(WatchedError::Wrong { name: self.name, source }),
         }
+    }
+
+    /// What was good stays in force while the file is gone, too large or out of reach.
+    fn stays(&self, kept: &mut Kept<T>, error: &WatchedError) -> Arc<T> {
+        let reason = crate::stage::chain_of(error);
+        warn!(reason, "the {} cannot be looked at; the last good one stays in force", self.name);
+        kept.looked = Instant::now();
+        kept.value.clone()
     }
 
     async fn version(&self) -> Result<String, WatchedError> {

@@ -25,11 +25,10 @@ pub(super) fn read(files: &[Origin], bar: &ProgressBar) -> Dataset {
 }
 
 fn each(path: &str, bytes: &[u8], note: &mut dyn FnMut(&[u8])) {
-    let Ok(text) = std::str::from_utf8(bytes) else { return };
-    match split(path, text) {
+    match split(path, bytes) {
         Members::One => note(bytes),
         Members::Features(members) | Members::Collections(members) | Members::Lines(members) => {
-            members.iter().for_each(|member| note(member.text.as_bytes()));
+            members.iter().for_each(|member| note(member.bytes));
         }
     }
 }

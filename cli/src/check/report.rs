@@ -113,7 +113,7 @@ impl Report {
         let patches: Vec<&Told> = checked.warnings.iter().filter(|told| told.problem.patched).collect();
         let mut object = json!({
             "path": checked.path, "verdict": checked.word, "warnings": checked.warnings, "findings": checked.findings,
-            "patches": patches, "data": checked.data,
+            "patches": patches, "data": checked.data, "refused": checked.is_refused(),
         });
         if checked.left_out > 0 {
             object["left_out"] = checked.left_out.into();
@@ -130,14 +130,15 @@ impl Report {
         case.push_attribute(("classname", "landfall"));
         case.push_attribute(("name", visible(&checked.path).as_str()));
         xml.write_event(Event::Start(case))?;
-        if checked.word != "valid" && !checked.data {
+        if checked.is_refused() || checked.word == "unusable" {
             let name = if checked.word == "unusable" { "error" } else { "failure" };
             let mut failure = BytesStart::new(name);
             failure.push_attribute(("type", checked.word));
-            let first = checked.findings.first().map(line_of).unwrap_or_default();
+            let told: Vec<&Told> = checked.findings.iter().chain(&checked.warnings).collect();
+            let first = told.first().map(|told| line_of(told)).unwrap_or_default();
             failure.push_attribute(("message", first.as_str()));
             xml.write_event(Event::Start(failure))?;
-            let all: Vec<String> = checked.findings.iter().map(line_of).collect();
+            let all: Vec<String> = told.into_iter().map(line_of).collect();
             xml.write_event(Event::Text(BytesText::new(&all.join("\n"))))?;
             xml.write_event(Event::End(BytesEnd::new(name)))?;
         }
@@ -179,16 +180,12 @@ fn line_of(told: &Told) -> String {
     visible(&format!("[{}] {line}{pointer}{}{hint}", problem.code, problem.message))
 }
 
-/// A path as a URI reference.
+/// A path as a URI reference; a colon would make a scheme of what is before it.
 fn uri(path: &str) -> String {
-    const KEPT: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
-        .remove(b'-')
-        .remove(b'.')
-        .remove(b'_')
-        .remove(b'~')
-        .remove(b'/')
-        .remove(b':');
-    percent_encoding::utf8_percent_encode(path, KEPT).to_string()
+    const KEPT: &percent_encoding::AsciiSet =
+        &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+    let (start, rest) = path.strip_prefix("s3://").map_or(("", path), |rest| ("s3://", rest));
+    format!("{start}{}", percent_encoding::utf8_percent_encode(rest, KEPT))
 }
 
 impl Summary {

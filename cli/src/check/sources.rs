@@ -113,11 +113,11 @@ fn read(source: impl Read) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Whether a text without a name is ndjson: its first line is a JSON object by itself, and there is another.
+/// Whether a text without a name is ndjson: it is not one document, and one of its first lines is, as an object.
 pub(super) fn is_lines(bytes: &[u8]) -> bool {
-    let mut lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
     let is_object = |line: &[u8]| matches!(landfall_stac::Document::read(line), Ok(document) if document.root.as_object().is_some());
-    lines.next().is_some_and(is_object) && lines.next().is_some()
+    let lines = || bytes.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
+    lines().nth(1).is_some() && !is_object(bytes) && lines().take(10).any(is_object)
 }
 
 async fn list(client: &aws_sdk_s3::Client, bucket: &str, prefix: &str) -> anyhow::Result<Vec<Landed>> {

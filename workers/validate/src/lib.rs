@@ -4,7 +4,7 @@
 //! under a metadata path and is not valid STAC is refused, never passed on as data.
 
 pub mod profiles;
-mod refusals;
+pub mod refusals;
 
 use std::sync::Arc;
 
@@ -210,7 +210,7 @@ impl Validate {
             },
             FileJudgement::Several(_, members) => {
                 let members =
-                    members.into_iter().map(|(member, judgement)| (member.number, member.text, outlook(judgement)));
+                    members.into_iter().map(|(member, judgement)| (member.number, member.bytes, outlook(judgement)));
                 self.members(envelope, spot, members.collect()).await
             }
         }
@@ -221,10 +221,11 @@ impl Validate {
         &self,
         envelope: &Envelope<Landed>,
         spot: &Spot<'_>,
-        mut members: Vec<(u32, &str, Outlook)>,
+        mut members: Vec<(u32, &[u8], Outlook)>,
     ) -> Result<Outcome<Self>, Error> {
         let is_stac = members.iter().any(|(.., outlook)| !matches!(outlook, Outlook::NoDocument(_)));
-        if !spot.is_metadata && !is_stac {
+        // A member that is redriven alone was refused as a part of its file, and is never data.
+        if !spot.is_metadata && !is_stac && envelope.event.cause.member.is_none() {
             return Ok(data(envelope));
         }
         if members.is_empty() {
@@ -232,10 +233,11 @@ impl Validate {
         }
         refusals::told_apart(&mut members);
         let mut done = Done::default();
-        for (number, text, outlook) in members {
+        for (number, bytes, outlook) in members {
             let cause = envelope.event.cause.of_member(number);
             match outlook {
                 Outlook::Document(kind, judgement) => {
+                    let text = std::str::from_utf8(bytes).expect("a valid document is UTF-8");
                     let event = self.validated(&cause, kind, judgement, text).await?;
                     done.next.push(envelope.followed_by(event));
                 }
@@ -389,6 +391,22 @@ mod tests {
         let done = outcome("p/metadata/items.ndjson", &format!("{}\n{}\n{}\n", bad("a"), bad("b"), bad("a"))).await;
         let named: Vec<_> = done.refused.iter().map(|one| one.refusal.item.as_deref()).collect();
         assert_eq!(named, [None, Some("b"), None]);
+    }
+
+    #[tokio::test]
+    async fn a_broken_line_that_is_redriven_alone_is_refused_again() {
+        let line = ITEM.replace('\n', " ");
+        let objects = MemoryObjects::new(Arc::default());
+        let body = format!("{line}\nnot json\n");
+        let cause = objects.land(&ObjectRef::new("landing", "p/any/items.ndjson"), body).of_member(2);
+        let landings = Landings::new(&Config::default(), "landing").unwrap();
+        let stage = Validate::with(Arc::new(objects), landings, "work", None);
+        let envelope = Envelope::new(Landed { cause }, "p", 1);
+
+        let outcome = stage.handle(&[envelope], Timestamp::UNIX_EPOCH).await.remove(0).unwrap();
+
+        let Outcome::Done(done) = outcome else { panic!("validate never waits") };
+        assert_eq!((done.refused.len(), done.next.len()), (1, 0));
     }
 
     #[tokio::test]

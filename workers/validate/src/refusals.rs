@@ -17,6 +17,20 @@ pub(crate) enum Outlook {
     Refused(Refusal),
 }
 
+/// Whether a document is none that was meant as STAC, as far as can be seen: data, unless its path says metadata.
+#[must_use]
+pub fn is_no_document(judgement: &Judgement) -> bool {
+    match &judgement.verdict {
+        Verdict::NotStac | Verdict::Unparseable => true,
+        // GeoJSON without `stac_version`, a list, a number: near to STAC, and not STAC. What is too large is not read.
+        Verdict::Invalid => {
+            let codes = [codes::STAC_NOT_STAC, codes::STAC_TOO_LARGE];
+            judgement.findings.iter().all(|finding| codes.contains(&finding.code))
+        }
+        Verdict::Valid(_) | Verdict::ExtensionUnknown | Verdict::Unusable | Verdict::UnsupportedVersion => false,
+    }
+}
+
 /// Says what becomes of a judged document.
 pub(crate) fn outlook(judgement: Judgement) -> Outlook {
     match &judgement.verdict {
@@ -24,19 +38,19 @@ pub(crate) fn outlook(judgement: Judgement) -> Outlook {
             Some(refusal) => Outlook::Refused(refusal),
             None => Outlook::Document(kind.clone(), judgement),
         },
-        Verdict::NotStac | Verdict::Unparseable => Outlook::NoDocument(refusal(judgement)),
-        // GeoJSON without `stac_version`, a list, a number: near to STAC, and not STAC.
-        Verdict::Invalid if judgement.findings.iter().all(|finding| finding.code == codes::STAC_NOT_STAC) => {
-            Outlook::NoDocument(refusal(judgement))
-        }
-        Verdict::Invalid | Verdict::ExtensionUnknown | Verdict::Unusable | Verdict::UnsupportedVersion => {
-            Outlook::Refused(refusal(judgement))
-        }
+        _ if is_no_document(&judgement) => Outlook::NoDocument(refusal(judgement)),
+        Verdict::Invalid
+        | Verdict::NotStac
+        | Verdict::Unparseable
+        | Verdict::ExtensionUnknown
+        | Verdict::Unusable
+        | Verdict::UnsupportedVersion => Outlook::Refused(refusal(judgement)),
     }
 }
 
 /// What is valid STAC and cannot be loaded.
-fn unfit(kind: &Kind) -> Option<Refusal> {
+#[must_use]
+pub fn unfit(kind: &Kind) -> Option<Refusal> {
     let ids = match kind {
         Kind::Item { collection: None, id } => {
             let mut refusal = Refusal::new(codes::STAC_COLLECTION_MISSING, "the item names no collection");
@@ -66,7 +80,7 @@ fn refusal(judgement: Judgement) -> Refusal {
 
 /// Takes the ids off refusals of members that share one with another member of their file: each is known by its place
 /// then, and has a line of its own wherever it is listed.
-pub(crate) fn told_apart(members: &mut [(u32, &str, Outlook)]) {
+pub(crate) fn told_apart(members: &mut [(u32, &[u8], Outlook)]) {
     let named = |outlook: &Outlook| match outlook {
         Outlook::Document(_, judgement) => (judgement.collection.clone(), judgement.id.clone()),
         Outlook::NoDocument(refusal) | Outlook::Refused(refusal) => (refusal.collection.clone(), refusal.item.clone()),

@@ -83,13 +83,16 @@ impl<'t> Document<'t> {
     }
 }
 
+/// What a text holds that is no UTF-16 and has no mark, and is not UTF-8 either.
+pub(crate) const NOT_UTF8: &str = "bytes that are not UTF-8";
+
 /// Takes bytes for what they are: UTF-8 without a mark. RFC 8259 allows nothing else between systems, and lets a
 /// reader refuse a byte order mark. <https://www.rfc-editor.org/rfc/rfc8259#section-8.1>
 pub(crate) fn text(bytes: &[u8]) -> Result<&str, Unreadable> {
     match bytes {
         [0xEF, 0xBB, 0xBF, ..] => Err(Unreadable::Encoding("UTF-8 with a byte order mark")),
         [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] | [0, _, ..] | [_, 0, ..] => Err(Unreadable::Encoding("UTF-16 or UTF-32")),
-        _ => std::str::from_utf8(bytes).map_err(|_| Unreadable::Encoding("bytes that are not UTF-8")),
+        _ => std::str::from_utf8(bytes).map_err(|_| Unreadable::Encoding(NOT_UTF8)),
     }
 }
 
@@ -133,7 +136,7 @@ impl Limits {
     fn note(&self, name: &str) {
         let mut repeated = self.repeated.borrow_mut();
         if repeated.len() < REPEATED_MAX {
-            repeated.push(token(name));
+            repeated.push(step(name));
         }
     }
 
@@ -146,6 +149,11 @@ impl Limits {
             }
         }
     }
+}
+
+/// A step of a noted place: a stranger's name may be megabytes long.
+fn step(name: &str) -> String {
+    token(&crate::findings::short(name, 200))
 }
 
 /// One step of a JSON Pointer. <https://www.rfc-editor.org/rfc/rfc6901#section-3>
@@ -233,7 +241,7 @@ impl<'t> Visitor<'t> for Seed<'_> {
         while let Some(name) = source.next_key_seed(Name)? {
             let before = self.limits.repeats();
             let value = source.next_value_seed(seed)?;
-            self.limits.within(before, || token(&name));
+            self.limits.within(before, || step(&name));
             members.push(name, value, self.limits);
         }
         Ok(Value::Object(members.finish(self.limits)))

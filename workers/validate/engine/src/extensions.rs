@@ -1,5 +1,7 @@
 //! Which members belong to which extension, for the rules about declared and used extensions.
 
+use std::collections::HashSet;
+
 use crate::dom::{Value, token};
 
 /// Extensions by the name in their URL, with the starts of their members' names.
@@ -47,9 +49,6 @@ const MEMBERS: &[(&str, &[&str])] = &[
     ("xarray-assets", &["xarray:"]),
 ];
 
-/// The most places of undeclared members that are looked for.
-const UNDECLARED_MAX: usize = 16;
-
 /// The extension's name in a published URL: `…/NAME/vVERSION/schema.json`.
 fn name_of(url: &str) -> Option<&str> {
     let path = url.strip_prefix("https://stac-extensions.github.io/")?;
@@ -65,35 +64,37 @@ fn belongs(member: &str, starts: &[&str]) -> bool {
     starts.iter().any(|start| if start.ends_with(':') { member.starts_with(start) } else { member == *start })
 }
 
-/// Declared extensions of which no member is there: index, URL and what was looked for.
-pub(crate) fn unused<'d>(document: &'d Value<'d>) -> impl Iterator<Item = (usize, &'d str, String)> {
-    declared(document).filter_map(|(index, url)| {
-        let (_, starts) = MEMBERS.iter().find(|(name, _)| Some(*name) == name_of(url))?;
-        let used = any_member(document, &|member| belongs(member, starts));
-        (!used).then(|| (index, url, starts.join(" or ")))
-    })
+/// Extensions that a document uses, by name; one walk for all rules.
+fn used(document: &Value<'_>) -> HashSet<&'static str> {
+    let mut used = HashSet::new();
+    walk(document, &mut String::new(), &mut |_, member| used.extend(owners(member)));
+    used
 }
 
-fn any_member(value: &Value<'_>, wanted: &dyn Fn(&str) -> bool) -> bool {
-    match value {
-        Value::Object(members) => members.iter().any(|(name, value)| wanted(name) || any_member(value, wanted)),
-        Value::Array(values) => values.iter().any(|value| any_member(value, wanted)),
-        // A summary or a queryable may name a member as a text.
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
-    }
+fn owners(member: &str) -> impl Iterator<Item = &'static str> {
+    MEMBERS.iter().filter(move |(_, starts)| belongs(member, starts)).map(|(name, _)| *name)
+}
+
+/// Declared extensions of which no member is there: index, URL and what was looked for.
+pub(crate) fn unused<'d>(document: &'d Value<'d>) -> impl Iterator<Item = (usize, &'d str, String)> {
+    let used = used(document);
+    declared(document).filter_map(move |(index, url)| {
+        let (name, starts) = MEMBERS.iter().find(|(name, _)| Some(*name) == name_of(url))?;
+        (!used.contains(name)).then(|| (index, url, starts.join(" or ")))
+    })
 }
 
 /// Members with an extension's prefix whose extension is not declared, one for each extension: place and extension.
 pub(crate) fn undeclared(document: &Value<'_>) -> Vec<(String, &'static str)> {
-    let declared: Vec<&str> = declared(document).filter_map(|(_, url)| name_of(url)).collect();
+    let declared: HashSet<&str> = declared(document).filter_map(|(_, url)| name_of(url)).collect();
     let mut found: Vec<(String, &'static str)> = Vec::new();
     walk(document, &mut String::new(), &mut |pointer, member| {
-        let owner = MEMBERS
-            .iter()
-            .find(|(_, starts)| starts.iter().any(|start| start.ends_with(':') && member.starts_with(start)));
+        // Only prefixes are sure signs: `version` is a word that anyone may use.
+        let Some((prefix, _)) = member.split_once(':') else { return };
+        let owner =
+            MEMBERS.iter().find(|(_, starts)| starts.iter().any(|start| start.strip_suffix(':') == Some(prefix)));
         if let Some((owner, _)) = owner
             && !declared.contains(owner)
-            && found.len() < UNDECLARED_MAX
             && !found.iter().any(|(_, other)| other == owner)
         {
             found.push((format!("{pointer}{}", token(member)), owner));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use landfall_events::{Problem, codes};
 
-use crate::dom::text;
+use crate::dom::{NOT_UTF8, Unreadable, text};
 use crate::findings::problem;
 use crate::judge::{Judge, Judgement, Kind, Place, Verdict};
 use crate::members::{Member, Members, split};
@@ -14,6 +14,9 @@ pub const MEMBERS_MAX: usize = 10_000;
 
 /// The members of a file with too many that are looked at to see whether it is STAC at all.
 const SAMPLE: usize = 16;
+
+/// After so many findings in one file, one is told of each member.
+const TOLD_MAX: usize = 2_000;
 
 /// What is found about a file.
 #[derive(Debug)]
@@ -69,11 +72,10 @@ impl Judge<'_> {
         place: Place<'_>,
         only: Option<u32>,
     ) -> FileJudgement<'t> {
-        // What is not text at all is told where documents are read.
-        let members = match text(bytes) {
-            Ok(text) if bytes.len() <= crate::DOCUMENT_BYTES_MAX => split(file_name, text),
-            _ => Members::One,
-        };
+        // What is not text at all is told where documents are read; of lines, each is told by itself.
+        let is_text = !matches!(text(bytes), Err(Unreadable::Encoding(found)) if found != NOT_UTF8);
+        let is_small = bytes.len() <= crate::DOCUMENT_BYTES_MAX;
+        let members = if is_text && is_small { split(file_name, bytes) } else { Members::One };
         let (envelope, members) = match members {
             Members::One => return FileJudgement::One(self.judge(bytes, place)),
             Members::Features(members) => (Envelope::Features, members),
@@ -82,7 +84,7 @@ impl Judge<'_> {
         };
         if members.len() > MEMBERS_MAX {
             // A long list of something else is no fault of anyone's.
-            let is_stac = |member: &Member<'_>| self.judge(member.text.as_bytes(), place).verdict != Verdict::NotStac;
+            let is_stac = |member: &Member<'_>| self.judge(member.bytes, place).verdict != Verdict::NotStac;
             if !members.iter().take(SAMPLE).any(is_stac) {
                 return FileJudgement::One(Judgement::not_stac());
             }
@@ -91,8 +93,9 @@ impl Judge<'_> {
             return FileJudgement::One(Judgement::because(Verdict::Invalid, problem));
         }
         let wanted = members.into_iter().filter(|member| only.is_none_or(|only| only == member.number));
+        let mut told = 0;
         let judged = wanted.map(|member| {
-            let mut judgement = self.judge(member.text.as_bytes(), Place { is_member: true, ..place });
+            let mut judgement = self.judge(member.bytes, Place { is_member: true, ..place });
             if let Verdict::Valid(kind) = &judgement.verdict
                 && let Some(reason) = envelope.refuses(kind)
             {
@@ -103,6 +106,11 @@ impl Judge<'_> {
                     ..Judgement::because(Verdict::Invalid, problem)
                 };
             }
+            // A file with very many faults is told in full at its start.
+            let kept = if told < TOLD_MAX { judgement.findings.len() } else { 1 };
+            judgement.left_out += judgement.findings.len().saturating_sub(kept);
+            judgement.findings.truncate(kept);
+            told += judgement.findings.len();
             (member, judgement)
         });
         FileJudgement::Several(envelope, judged.collect())

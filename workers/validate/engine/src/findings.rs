@@ -47,6 +47,7 @@ pub(crate) fn problem(code: Code, pointer: &str, message: impl Into<String>) -> 
 /// Cuts problems down to what a notice, a dead letter and a status line can carry.
 /// The first is always kept; returns how many were left out beside them.
 pub(crate) fn bounded(mut problems: Vec<Problem>) -> (Vec<Problem>, usize) {
+    problems.iter_mut().for_each(shorten);
     let mut bytes = 0;
     let fits = |problem: &Problem| {
         bytes += serde_json::to_vec(problem).map_or(0, |json| json.len() + 1);
@@ -56,6 +57,14 @@ pub(crate) fn bounded(mut problems: Vec<Problem>) -> (Vec<Problem>, usize) {
     let left_out = problems.len().saturating_sub(kept);
     problems.truncate(kept);
     (problems, left_out)
+}
+
+/// Cuts every text of a problem: whatever wrote it, one problem stays a fraction of what fits.
+fn shorten(problem: &mut Problem) {
+    let texts = [&mut problem.hint, &mut problem.rule, &mut problem.expected, &mut problem.value];
+    for text in texts.into_iter().flatten().chain([&mut problem.pointer, &mut problem.message]) {
+        *text = short(text, TEXT_BYTES_MAX);
+    }
 }
 
 /// Gathers what a schema finds wrong with a document that it does not take; at least one problem.

@@ -81,13 +81,21 @@ impl Walk {
             Shape::Line if values.len() < 2 => return Err("a line has at least two positions"),
             Shape::Line => {}
             Shape::Ring if values.len() < 4 => return Err("a ring has at least four positions"),
-            Shape::Ring if values.first() != values.last() && self.open.len() < OPEN_RINGS_MAX => {
+            Shape::Ring if !is_closed(values) && self.open.len() < OPEN_RINGS_MAX => {
                 self.open.push(self.path.clone());
             }
             Shape::Ring => {}
         }
         Ok(())
     }
+}
+
+/// Whether a ring ends where it starts, by the numbers and not by how they are written.
+fn is_closed(ring: &[Value<'_>]) -> bool {
+    let ends = ring.first().zip(ring.last()).and_then(|(first, last)| first.as_array().zip(last.as_array()));
+    ends.is_some_and(|(first, last)| {
+        first.len() == last.len() && first.iter().zip(last).all(|(one, other)| one.as_f64() == other.as_f64())
+    })
 }
 
 fn position(value: &Value<'_>) -> Result<(), &'static str> {

@@ -1,6 +1,8 @@
 //! What becomes of one document: read, told what it is, vetted by hand, held against the schemas, then against the
 //! profile's own rules.
 
+use std::collections::BTreeSet;
+
 use jiff::civil::Date;
 use landfall_events::{Problem, Severity, codes};
 use serde_json::json;
@@ -134,13 +136,18 @@ impl Judge<'_> {
             Ok(found) => found,
             Err(judgement) => return *judgement,
         };
-        let mut findings = Findings { profile: self.profile, all: Vec::new(), patches: Vec::new() };
+        let mut findings = Findings::new(self.profile);
         for pointer in &document.repeated {
             let message = "this name stands here more than once; the last one counts";
             findings.add(Aspect::NameRepeated, problem(codes::STAC_NAME_REPEATED, pointer, message));
         }
-        if text.contains("\\u0000") {
+        if has_nul(text) {
             nul(&document.root, &mut String::new(), &mut findings);
+            if !findings.rejected.contains(&Aspect::CharacterNul) {
+                // Only the last of repeated members is here; PostgreSQL reads them all.
+                let message = "a repeated member contains the character U+0000";
+                findings.add(Aspect::CharacterNul, problem(codes::STAC_NUL, "", message));
+            }
         }
         if definition == Definition::Item {
             vet_item(&mut document.root, &mut findings);
@@ -309,11 +316,24 @@ impl Judgement {
 /// What is found on the way.
 struct Findings<'f> {
     profile: &'f Profile,
-    all: Vec<(Action, Aspect, Problem)>,
+    /// What keeps the document from going on: all kinds, and as many problems as can be told.
+    rejected: BTreeSet<Aspect>,
+    errors: Vec<Problem>,
+    warnings: Vec<Problem>,
+    left_out: usize,
     patches: Vec<Append>,
 }
 
-impl Findings<'_> {
+/// The most problems of one grade that are kept while a document is judged: more than can be told, so that there is
+/// a choice, and a bound all the same.
+const KEPT_MAX: usize = 4 * landfall_events::refusal::PROBLEMS_MAX;
+
+impl<'f> Findings<'f> {
+    fn new(profile: &'f Profile) -> Self {
+        let (errors, warnings, patches) = (Vec::new(), Vec::new(), Vec::new());
+        Self { profile, rejected: BTreeSet::new(), errors, warnings, left_out: 0, patches }
+    }
+
     fn add(&mut self, aspect: Aspect, problem: Problem) {
         self.push(self.profile.action(aspect), aspect, problem);
     }
@@ -325,12 +345,26 @@ impl Findings<'_> {
     }
 
     fn push(&mut self, action: Action, aspect: Aspect, mut problem: Problem) {
-        match action {
+        let list = match action {
             Action::Ignore => return,
-            Action::Reject => problem.severity = Severity::Error,
-            Action::Warn | Action::Patch => problem.severity = Severity::Warning,
+            Action::Reject => {
+                self.rejected.insert(aspect);
+                problem.severity = Severity::Error;
+                &mut self.errors
+            }
+            Action::Warn | Action::Patch => {
+                problem.severity = Severity::Warning;
+                &mut self.warnings
+            }
+        };
+        if list.len() < KEPT_MAX {
+            list.push(problem);
+        } else if problem.patched {
+            // What was mended must be told, whatever else there is to say.
+            list.insert(0, problem);
+        } else {
+            self.left_out += usize::from(action == Action::Reject);
         }
-        self.all.push((action, aspect, problem));
     }
 
     /// Mends the document; what cannot be mended is refused.
@@ -347,36 +381,39 @@ impl Findings<'_> {
     fn judgement(self, root: &Value<'_>, definition: Definition, text: &str) -> Judgement {
         let member = |name: &str| root.get(name).and_then(Value::as_str).map(str::to_owned);
         let (id, collection) = (member("id"), member("collection"));
-        let (rejected, told): (Vec<_>, Vec<_>) =
-            self.all.into_iter().partition(|(action, ..)| *action == Action::Reject);
-        let only = |aspect: Aspect| rejected.iter().all(|(_, other, _)| *other == aspect);
-        let any = |aspect: Aspect| rejected.iter().any(|(_, other, _)| *other == aspect);
-        let kept = |aspect: Aspect| aspect == Aspect::ExtensionUnknown || aspect == Aspect::ExtensionUnusable;
-        let verdict = if rejected.is_empty() {
+        let schemas_matter = [Aspect::ExtensionUnknown, Aspect::ExtensionUnusable];
+        let verdict = if self.rejected.is_empty() {
             let id = id.clone().unwrap_or_default();
             Verdict::Valid(match definition {
                 Definition::Item => Kind::Item { collection: collection.clone(), id },
                 Definition::Collection => Kind::Collection { id },
                 Definition::Catalog => Kind::Catalog { id },
             })
-        } else if only(Aspect::ExtensionUnusable) {
+        } else if self.rejected.iter().all(|aspect| *aspect == Aspect::ExtensionUnusable) {
             Verdict::Unusable
-        } else if any(Aspect::ExtensionUnknown) && rejected.iter().all(|(_, aspect, _)| kept(*aspect)) {
+        } else if self.rejected.iter().all(|aspect| schemas_matter.contains(aspect)) {
             Verdict::ExtensionUnknown
         } else {
             Verdict::Invalid
         };
         let valid = matches!(verdict, Verdict::Valid(_));
-        let problems = |list: Vec<(Action, Aspect, Problem)>| list.into_iter().map(|(.., problem)| problem).collect();
-        let (findings, left_out) = if valid { (vec![], 0) } else { bounded(problems(rejected)) };
-        // What was mended must be told, whatever else there is to say.
-        let mut told: Vec<Problem> = problems(told);
+        let (findings, left_out) = if valid { (vec![], 0) } else { bounded(self.errors) };
+        let left_out = left_out + self.left_out;
+        let mut told = self.warnings;
         told.sort_by_key(|problem| !problem.patched);
         let warnings = if told.is_empty() { told } else { bounded(told).0 };
         let patched = (valid && !self.patches.is_empty())
             .then(|| self.patches.iter().fold(text.to_owned(), |text, patch| patch.write(&text)));
         Judgement { verdict, findings, left_out, warnings, collection, id, patched }
     }
+}
+
+/// Whether a text holds the escape of U+0000: `\u0000` after an even number of backslashes.
+fn has_nul(text: &str) -> bool {
+    text.match_indices("\\u0000").any(|(at, _)| {
+        let before = text.as_bytes()[..at].iter().rev().take_while(|byte| **byte == b'\\').count();
+        before.is_multiple_of(2)
+    })
 }
 
 /// Looks at what the schemas do not say or say too dearly. Puts in order, in memory, what would make the schema

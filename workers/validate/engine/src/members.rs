@@ -1,6 +1,8 @@
 //! Envelopes: files that hold several documents, taken apart without changing a byte of any.
 
-use serde::Deserialize;
+use std::borrow::Cow;
+use std::collections::HashMap;
+
 use serde_json::value::RawValue;
 
 /// What a file holds.
@@ -21,36 +23,31 @@ pub enum Members<'a> {
 pub struct Member<'a> {
     /// From 1; of a line, the line's number.
     pub number: u32,
-    /// Its text.
-    pub text: &'a str,
-}
-
-#[derive(Deserialize)]
-struct Envelope<'a> {
-    #[serde(rename = "type")]
-    kind: Option<String>,
-    #[serde(borrow)]
-    features: Option<Vec<&'a RawValue>>,
-    #[serde(borrow)]
-    collections: Option<Vec<&'a RawValue>>,
+    /// Its bytes; a line may be anything.
+    pub bytes: &'a [u8],
 }
 
 /// Takes a file apart by its name and content. What is no envelope, and an envelope that is broken, is one document.
 #[must_use]
-pub fn split<'a>(file_name: &str, text: &'a str) -> Members<'a> {
+pub fn split<'a>(file_name: &str, bytes: &'a [u8]) -> Members<'a> {
     let lower = file_name.to_ascii_lowercase();
     if lower.ends_with(".ndjson") || lower.ends_with(".jsonl") {
-        let lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());
-        return Members::Lines(lines.map(|(text, number)| Member { number, text }).collect());
+        let lines = bytes.split(|byte| *byte == b'\n').zip(1..);
+        let lines = lines.filter(|(line, _)| !line.trim_ascii().is_empty());
+        return Members::Lines(lines.map(|(bytes, number)| Member { number, bytes }).collect());
     }
-    let numbered = |list: Vec<&'a RawValue>| {
-        list.into_iter().zip(1..).map(|(raw, number)| Member { number, text: raw.get() }).collect()
+    // Of members with one name the last counts, as everywhere.
+    let Ok(envelope) = serde_json::from_slice::<HashMap<Cow<'_, str>, &RawValue>>(bytes) else { return Members::One };
+    let list = |name: &str| {
+        let raw = envelope.get(name)?;
+        let members: Vec<&'a RawValue> = serde_json::from_str(raw.get()).ok()?;
+        let numbered = members.into_iter().zip(1..);
+        Some(numbered.map(|(raw, number)| Member { number, bytes: raw.get().as_bytes() }).collect())
     };
-    match serde_json::from_str::<Envelope<'_>>(text) {
-        Ok(Envelope { kind: Some(kind), features: Some(features), .. }) if kind == "FeatureCollection" => {
-            Members::Features(numbered(features))
-        }
-        Ok(Envelope { kind: None, collections: Some(collections), .. }) => Members::Collections(numbered(collections)),
-        _ => Members::One,
+    let kind = envelope.get("type").map(|kind| serde_json::from_str::<String>(kind.get()).unwrap_or_default());
+    match kind.as_deref() {
+        Some("FeatureCollection") => list("features").map_or(Members::One, Members::Features),
+        None => list("collections").map_or(Members::One, Members::Collections),
+        Some(_) => Members::One,
     }
 }

@@ -1,6 +1,6 @@
 //! Profiles: what becomes of each kind of finding, and an archive's own rules, as an operator writes them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
 use std::sync::{Arc, LazyLock};
 
@@ -292,6 +292,9 @@ impl Profile {
         let name = self.name.clone();
         let wrong = |reason: String| ProfileError::Wrong { name: name.clone(), reason };
         for (aspect, action) in &written.findings {
+            if *aspect == Aspect::CharacterNul && *action != Action::Reject {
+                return Err(wrong("character-nul is always rejected: PostgreSQL cannot hold it".into()));
+            }
             if *action == Action::Patch && !matches!(aspect, Aspect::CollectionLink | Aspect::RingOpen) {
                 return Err(wrong(format!("{aspect:?} cannot be patched")));
             }
@@ -305,12 +308,23 @@ impl Profile {
         if let Some(patterns) = written.ignore {
             self.ignored = Paths::new(patterns).map_err(&wrong)?;
         }
+        let mut codes = BTreeSet::new();
         for rule in written.rules {
+            if !codes.insert(rule.code.clone()) {
+                return Err(ProfileError::Rule { name, code: rule.code, source: RuleError::Twice });
+            }
             self.add(rule, files)?;
         }
         for waiver in &written.waivers {
-            if !self.rules.iter().any(|rule| rule.code.as_str() == waiver.code) {
-                return Err(wrong(format!("a waiver is for {:?}, which is none of its rules", waiver.code)));
+            match self.rules.iter().find(|rule| rule.code.as_str() == waiver.code) {
+                Some(rule) if rule.check.is_names() => {
+                    return Err(wrong(format!(
+                        "a waiver is for {:?}, which is about names and no collection",
+                        waiver.code
+                    )));
+                }
+                Some(_) => {}
+                None => return Err(wrong(format!("a waiver is for {:?}, which is none of its rules", waiver.code))),
             }
         }
         self.waivers.extend(written.waivers);

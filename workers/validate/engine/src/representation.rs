@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::sync::LazyLock;
 
 use jsonschema::JsonType;
 use jsonschema::json::{Array, Json, Node, NodeIdentity, Object, cmp};
@@ -144,6 +145,23 @@ impl<'a> Array<'a, Dom> for &'a [Value<'a>] {
     }
 }
 
+/// What equal numbers share and others do not: a whole number's value, whether it is written as a float or not, else
+/// the float's bits. Large integers that one float stands for must differ: strangers choose them.
+fn whole(number: &Number) -> (i128, u64) {
+    /// From here on, a float is no exact integer of the range that integers are read in.
+    const EXACT: f64 = 18_446_744_073_709_551_616.0;
+    match (number.as_u64(), number.as_i64(), number.as_f64()) {
+        (Some(number), ..) => (number.into(), 0),
+        (None, Some(number), _) => (number.into(), 0),
+        #[allow(clippy::cast_possible_truncation, reason = "it is a whole number within the range")]
+        (None, None, Some(float)) if float.fract() == 0.0 && float.abs() < EXACT => (float as i128, 0),
+        (None, None, float) => (0, float.unwrap_or_default().to_bits()),
+    }
+}
+
+/// Seeds the hashes of objects' members, so that nobody can choose members that collide.
+static SEEDED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
 /// A value under JSON equality: numbers by their value, objects whatever the order of their members.
 struct Same<'a>(&'a Value<'a>);
 
@@ -161,8 +179,7 @@ impl Hash for Same<'_> {
         match self.0 {
             Value::Null => {}
             Value::Bool(value) => value.hash(state),
-            // Equal numbers have equal floats, but for the sign of zero.
-            Value::Number(number) => (number.as_f64().unwrap_or_default() + 0.0).to_bits().hash(state),
+            Value::Number(number) => whole(number).hash(state),
             Value::String(text) => text.hash(state),
             Value::Array(values) => {
                 values.len().hash(state);
@@ -171,7 +188,7 @@ impl Hash for Same<'_> {
             // The order does not count, so the members are summed up.
             Value::Object(members) => {
                 let hash = |(name, value): &(Cow<'_, str>, Value<'_>)| {
-                    let mut state = DefaultHasher::new();
+                    let mut state = SEEDED.build_hasher();
                     name.hash(&mut state);
                     Same(value).hash(&mut state);
                     state.finish()

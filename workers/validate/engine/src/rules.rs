@@ -116,6 +116,14 @@ pub(crate) struct NamesCheck {
     distinct_without_case: bool,
 }
 
+impl RoleCheck {
+    /// Each of them is a rule of its own: together, all but one would do nothing.
+    fn is_one_rule(&self) -> bool {
+        let asked = [self.max.is_some(), !self.names.is_empty(), self.last, self.add.is_some()];
+        asked.iter().filter(|asked| **asked).count() <= 1
+    }
+}
+
 /// Why a rule cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RuleError {
@@ -131,8 +139,14 @@ pub enum RuleError {
     #[error("what it checks cannot be patched; `keyword` and `role` with `add` can")]
     NoPatch,
     /// Its check is not for its level.
-    #[error("what it checks is not for the level {0}")]
+    #[error("what it checks is for {0}")]
     Level(&'static str),
+    /// It asks for several things at once.
+    #[error("`role` takes one of `max`, `names`, `last` and `add`; write a rule for each")]
+    Role,
+    /// It stands twice in one file.
+    #[error("it stands twice in one file")]
+    Twice,
     /// A regular expression is wrong.
     #[error("its regular expression is wrong")]
     Regex(#[from] regex::Error),
@@ -213,6 +227,7 @@ impl Check {
                 Kind::Vocabulary(lines.map(|line| (normal(line), line.to_owned())).collect())
             }
             Self::KeywordsDistinct(Yes) => Kind::KeywordsDistinct,
+            Self::Role(role) if !role.is_one_rule() => return Err(RuleError::Role),
             Self::Role(role) => Kind::Role(role),
             Self::LicenceLink(Yes) => Kind::LicenceLink,
             Self::FileNameIsId(Yes) => Kind::FileNameIsId,
@@ -236,6 +251,10 @@ impl Check {
 /// Compiles a rule's schema under an id of our own; it can refer to nothing outside itself.
 fn schema_of(mut schema: serde_json::Value, code: &str) -> Result<Kind, RuleError> {
     let id = format!("urn:landfall:profile:{code}");
+    let draft = schema.get("$schema").and_then(serde_json::Value::as_str);
+    if let Some(draft) = draft.filter(|draft| !draft.contains("draft-07")) {
+        return Err(RuleError::Schema(format!("it is written for {draft}; draft 7 is read")));
+    }
     if let Some(schema) = schema.as_object_mut() {
         schema.insert("$id".into(), id.clone().into());
     }
@@ -250,29 +269,34 @@ fn normal(keyword: &str) -> String {
 }
 
 impl Compiled {
+    /// Whether it is about names, which are judged where a folder is walked.
+    pub(crate) fn is_names(&self) -> bool {
+        matches!(&*self.0, Kind::Names(..))
+    }
+
     pub(crate) fn patches(&self) -> bool {
         matches!(&*self.0, Kind::Keyword(_)) || matches!(&*self.0, Kind::Role(role) if role.add.is_some())
     }
 
     /// Whether the check makes sense at a level.
     pub(crate) fn fits(&self, level: Level) -> Result<(), RuleError> {
-        let (fits, word) = match &*self.0 {
-            Kind::Schema(..) | Kind::Present(_) => (level != Level::Tree, "tree"),
-            Kind::AssetName(_) => (level == Level::Asset, "other than asset"),
+        let (fits, levels) = match &*self.0 {
+            Kind::Schema(..) | Kind::Present(_) => (level != Level::Tree, "items, collections and assets"),
+            Kind::AssetName(_) => (level == Level::Asset, "assets"),
             Kind::IdsUnique | Kind::CollectionKnown | Kind::WithinExtent | Kind::Names(..) => {
-                (level == Level::Tree, "other than tree")
+                (level == Level::Tree, "a whole dataset (tree)")
             }
             Kind::FileNameIsId | Kind::FolderDateIsItemDate | Kind::LidUnderCollection => {
-                (level == Level::Item, "other than item")
+                (level == Level::Item, "items")
             }
             Kind::Keyword(_) | Kind::Vocabulary(_) | Kind::KeywordsDistinct | Kind::Role(_) | Kind::LicenceLink => {
-                (level == Level::Collection, "other than collection")
+                (level == Level::Collection, "collections")
             }
             Kind::Id(_) | Kind::FolderIsCollection | Kind::ExtensionsUsed | Kind::ExtensionsDeclared => {
-                (matches!(level, Level::Item | Level::Collection), "other than item and collection")
+                (matches!(level, Level::Item | Level::Collection), "items and collections")
             }
         };
-        if fits { Ok(()) } else { Err(RuleError::Level(word)) }
+        if fits { Ok(()) } else { Err(RuleError::Level(levels)) }
     }
 }
 
@@ -428,7 +452,7 @@ impl Compiled {
                         }
                         None => None,
                     });
-                twice.collect()
+                twice.take(landfall_events::refusal::PROBLEMS_MAX).collect()
             }
             Kind::Role(check) => check.run(document),
             Kind::LicenceLink => {
@@ -465,6 +489,7 @@ impl Compiled {
             }
             Kind::FolderDateIsItemDate => folder_dates(subject),
             Kind::ExtensionsUsed => crate::extensions::unused(document)
+                .take(landfall_events::refusal::PROBLEMS_MAX)
                 .map(|(index, url, prefixes)| {
                     let message = format!("the extension is declared, and nothing with {prefixes} is there");
                     breach(&format!("/stac_extensions/{index}"), message)
@@ -542,9 +567,13 @@ fn links<'d>(document: &'d Value<'d>) -> impl Iterator<Item = &'d Value<'d>> {
     document.get("links").and_then(Value::as_array).unwrap_or_default().iter()
 }
 
+/// The keywords that are looked at: no collection has so many, or such long ones, by right.
+const KEYWORDS_MAX: usize = 1_000;
+const KEYWORD_BYTES_MAX: usize = 200;
+
 fn keywords<'d>(document: &'d Value<'d>) -> impl Iterator<Item = (usize, &'d str)> {
     let keywords = document.get("keywords").and_then(Value::as_array).unwrap_or_default();
-    keywords.iter().enumerate().filter_map(|(index, keyword)| Some((index, keyword.as_str()?)))
+    keywords.iter().take(KEYWORDS_MAX).enumerate().filter_map(|(index, keyword)| Some((index, keyword.as_str()?)))
 }
 
 fn keyword(document: &Value<'_>, wanted: &str) -> Vec<Breach> {
@@ -572,7 +601,7 @@ fn vocabulary(document: &Value<'_>, known: &BTreeMap<String, String>) -> Vec<Bre
     // A keyword with commas is several: EODAG splits it, and other rules tell of the commas.
     let parts =
         keywords(document).flat_map(|(index, keyword)| keyword.split(',').map(move |part| (index, part.trim())));
-    for (index, keyword) in parts {
+    for (index, keyword) in parts.take(KEYWORDS_MAX) {
         let pointer = format!("/keywords/{index}");
         let own = normal(keyword);
         match known.get(&own) {
@@ -606,6 +635,9 @@ fn vocabulary(document: &Value<'_>, known: &BTreeMap<String, String>) -> Vec<Bre
 const NEAR_MAX: usize = 8;
 
 fn nearest<'k>(own: &str, known: &'k BTreeMap<String, String>) -> Option<&'k str> {
+    if own.len() > KEYWORD_BYTES_MAX {
+        return None;
+    }
     let likeness = |(normal, known): (&String, &'k String)| (strsim::jaro_winkler(own, normal), known.as_str());
     let best = known.iter().map(likeness).max_by(|one, other| one.0.total_cmp(&other.0));
     best.filter(|(likeness, _)| *likeness >= LIKENESS_MIN).map(|(_, known)| known)

@@ -360,6 +360,80 @@ fn every_member_of_a_file_is_judged_by_itself() {
 }
 
 #[test]
+fn numbers_that_share_a_float_do_not_make_uniqueness_slow() {
+    let near =
+        (0..20_000u64).map(|n| json!([9_223_372_036_854_775_000 + n % 512, 9_223_372_036_854_775_000 + n / 512]));
+    let mut changed = item();
+    changed["stac_extensions"] = near.collect();
+    let started = std::time::Instant::now();
+    assert_eq!(judged(&changed, "strict").verdict, Verdict::Invalid);
+    // A quadratic search takes minutes; this is no measure of speed.
+    assert!(started.elapsed().as_secs() < 20);
+    let unique = |values: Value| {
+        let mut changed = item();
+        changed["stac_extensions"] = values;
+        !judged(&changed, "strict").findings.iter().any(|finding| finding.keyword.as_deref() == Some("uniqueItems"))
+    };
+    assert!(unique(
+        json!([1, 2, -1, 1.5, "1", [1], {"a": 1}, {"a": 2}, null, true, 9_223_372_036_854_775_807u64, 9_223_372_036_854_775_806u64])
+    ));
+    for twice in
+        [json!([1, 1.0]), json!([0, -0.0]), json!([{"a": 1, "b": [2]}, {"b": [2.0], "a": 1}]), json!([1e300, 1e300])]
+    {
+        assert!(!unique(twice.clone()), "{twice}");
+    }
+}
+
+#[test]
+fn a_ring_is_closed_by_its_numbers() {
+    let mut closed = item();
+    closed["geometry"]["coordinates"] = json!([[[0, 0], [1, 0], [1, 1], [0.0, -0.0]]]);
+    check(&closed, "ingest", "valid", &[], &[]);
+}
+
+#[test]
+fn a_nul_in_a_member_that_is_repeated_is_found_and_a_written_backslash_is_none() {
+    let profile = Profile::shipped("ingest").unwrap();
+    let judge = Judge { schemas: Schemas::none(), profile: &profile, today: jiff::civil::date(2026, 1, 1) };
+    let codes = |title: &str| {
+        let text = item().to_string().replace(r#""id":"i""#, &format!(r#""id":"i",{title}"#));
+        places(&judge.judge(text.as_bytes(), Place::default()).findings)
+            .iter()
+            .map(|(code, _)| (*code).to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(codes(r#""title":"\u0000","title":"ok""#), ["stac.nul"]);
+    assert_eq!(codes(r#""title":"\\u0000""#), [""; 0]);
+}
+
+#[test]
+fn one_line_that_is_no_text_does_not_sink_the_file_and_the_last_features_count() {
+    let profile = Profile::shipped("strict").unwrap();
+    let judge = Judge { schemas: Schemas::none(), profile: &profile, today: jiff::civil::date(2026, 1, 1) };
+    let good = item().to_string().into_bytes();
+    let lines = [good.as_slice(), b"\n{\"a\":\"\xE4\"}\n", good.as_slice()].concat();
+    let judged = judge.judge_file("x.ndjson", &lines, Place::default(), None);
+    let words: Vec<_> = judged.judgements().map(|(_, judgement)| judgement.verdict.word()).collect();
+    assert_eq!(words, ["valid", "unparseable", "valid"]);
+    let twice = format!(r#"{{"type":"FeatureCollection","features":7,"features":[{}],"collections":5}}"#, item());
+    assert!(
+        matches!(judge.judge_file("x.json", twice.as_bytes(), Place::default(), None), FileJudgement::Several(Envelope::Features, members) if members.len() == 1)
+    );
+}
+
+#[test]
+fn a_flood_of_one_kind_of_finding_is_counted_and_not_kept() {
+    let mut changed = item();
+    changed["properties"]["nul"] = (0..50_000).map(|_| "\u{0}").collect();
+    let judgement = judged(&changed, "strict");
+    assert!(judgement.findings.len() <= 16 && judgement.left_out > 40_000, "{}", judgement.left_out);
+    let mut long = item();
+    long["assets"] = json!({"x".repeat(1_000_000): {"href": 7, "\u{1b}[31m": 1}});
+    let judgement = judged(&long, "strict");
+    assert!(serde_json::to_string(&judgement.findings).unwrap().len() < PROBLEMS_BYTES_MAX);
+}
+
+#[test]
 fn what_ships_can_be_read() {
     for name in Profile::shipped_names() {
         assert_eq!(Profile::shipped(name).unwrap().name(), name);

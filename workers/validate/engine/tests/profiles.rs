@@ -328,7 +328,13 @@ fn a_profile_that_cannot_be_used_says_why() {
     check("rules: [{code: NoDots, level: item, action: warn, check: {id: x}}]", "dotted name");
     check("rules: [{code: own.rule, level: item, action: warn}]", "no `check`");
     check("rules: [{code: own.rule, level: item, action: patch, check: {id: x}}]", "cannot be patched");
-    check(&rule("check: {file-name-is-id: true}"), "not for the level");
+    check(&rule("check: {file-name-is-id: true}"), "is for items");
+    check(&rule("check: {role: {role: host, max: 1, names: [a]}}"), "takes one of");
+    check(&rule("check: {schema: {$schema: 'https://json-schema.org/draft/2020-12/schema'}}"), "draft 7 is read");
+    check("findings: {character-nul: warn}", "always rejected");
+    let twice = "{code: own.rule, level: collection, action: warn, check: {present: [a]}}";
+    check(&format!("rules: [{twice}, {twice}]"), "stands twice");
+    check("inherits: pds\nwaivers: [{code: pds.names, collection: c, until: 2026-01-01, reason: x}]", "about names");
     check(&rule("check: {keywords-distinct: false}"), "only `true` is taken");
     check(&rule("check: {id: '('}"), "regular expression");
     check(&rule("check: {schema: {type: 7}}"), "does not compile");
