@@ -12,7 +12,7 @@ use std::sync::Arc;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::civil::Date;
-use landfall_events::{Problem, Severity, codes};
+use landfall_events::{Code, Problem, Severity, codes};
 use landfall_stac::{
     Action, Aspect, Dataset, FileJudgement, Judge, Judgement, Place as Spot, Profile, Schemas, Verdict, bundle_files,
 };
@@ -261,10 +261,9 @@ impl Checker {
         let nothing_stac = judged.judgements().all(|(_, judgement)| is_no_document(judgement));
         let says_nothing = self.profile.metadata_globs().is_empty() && !is_named && checked.word == "not-stac";
         checked.data = nothing_stac && (!is_metadata || says_nothing);
-        let unfit = |judgement: &Judgement| matches!(&judgement.verdict, Verdict::Valid(kind) if unfit(kind).is_some());
-        // What is STAC and cannot be loaded: the profile that ingest has warns of it, and the pipeline refuses it.
-        checked.unfit = self.profile.action(Aspect::CollectionMissing) != Action::Ignore
-            && judged.judgements().any(|(_, judgement)| unfit(judgement));
+        if self.profile.action(Aspect::CollectionMissing) != Action::Ignore {
+            judged.judgements().for_each(|(_, judgement)| checked.tell_unfit(judgement));
+        }
         checked
     }
 
@@ -307,20 +306,21 @@ impl Checked {
         }
     }
 
+    /// Tells what is STAC and cannot be loaded: the pipeline refuses it, under any profile that is for ingest.
+    fn tell_unfit(&mut self, judgement: &Judgement) {
+        let Verdict::Valid(kind) = &judgement.verdict else { return };
+        let Some(refusal) = unfit(kind) else { return };
+        self.unfit = true;
+        // A missing collection is warned of already.
+        if refusal.code != codes::STAC_COLLECTION_MISSING {
+            self.word = "invalid";
+            self.findings.push(Told { line: None, problem: plain(refusal.code, refusal.reason) });
+        }
+    }
+
     /// A file that could not be read: it is told of like any other, so that a report is always whole.
     fn unreadable(path: &str, error: &dyn std::fmt::Display) -> Self {
-        let problem = Problem {
-            code: codes::STAC_UNPARSEABLE,
-            severity: Severity::Error,
-            pointer: String::new(),
-            message: format!("the file could not be read: {error}"),
-            hint: None,
-            rule: None,
-            keyword: None,
-            expected: None,
-            value: None,
-            patched: false,
-        };
+        let problem = plain(codes::STAC_UNPARSEABLE, format!("the file could not be read: {error}"));
         Self { word: "unparseable", findings: vec![Told { line: None, problem }], ..Self::new(path) }
     }
 
@@ -328,6 +328,13 @@ impl Checked {
     fn is_refused(&self) -> bool {
         !self.data && (self.unfit || !matches!(self.word, "valid" | "unusable"))
     }
+}
+
+/// An error about a whole file.
+fn plain(code: Code, message: String) -> Problem {
+    let (severity, pointer) = (Severity::Error, String::new());
+    let (hint, rule, keyword, expected, value) = (None, None, None, None, None);
+    Problem { code, severity, pointer, message, hint, rule, keyword, expected, value, patched: false }
 }
 
 fn bar(files: usize) -> ProgressBar {

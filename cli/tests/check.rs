@@ -113,6 +113,15 @@ fn the_exit_code_says_how_it_went() {
     assert_eq!(code(&["data"]), Some(0), "data is no problem");
     assert_eq!(code(&["data/settings.json"]), Some(1), "what is named is meant");
     assert_eq!(code(&["metadata"]), Some(1));
+    let mut long = item(&"i".repeat(600));
+    std::fs::write(folder.path().join("long.json"), long.to_string()).unwrap();
+    assert_eq!(code(&["long.json"]), Some(1), "the pipeline would refuse it");
+    long["id"] = "free".into();
+    long["links"] = json!([]);
+    long.as_object_mut().unwrap().remove("collection");
+    std::fs::write(folder.path().join("free.json"), long.to_string()).unwrap();
+    assert_eq!(code(&["free.json"]), Some(1), "the pipeline would refuse it");
+    assert_eq!(code(&["free.json", "--profile", "strict"]), Some(0), "it is STAC");
     assert_eq!(code(&["nowhere"]), Some(2));
     assert_eq!(code(&["metadata", "--profile", "nobody"]), Some(2));
     assert_eq!(code(&["metadata", "--profile", "nowhere.yaml"]), Some(2));

@@ -388,6 +388,16 @@ async fn a_provider_is_told_every_fault_and_one_bad_document_holds_up_no_other()
     let status: Value = serde_json::from_slice(&status.stdout)?;
     assert_eq!(problems(&status["objects"][0]), expected, "{status:#}");
 
+    // `landfall check` says the same of the bucket.
+    let landing = format!("s3://{}/sbn/C/metadata/items", real.deployment.output("LandingBucket")?);
+    let checked = real.run(&["check", &landing, "--format", "json"]).await?;
+    let checked = String::from_utf8(checked.stdout)?;
+    let checked: Vec<Value> =
+        checked.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect();
+    let faulty: Vec<_> = checked.iter().filter(|file| file["refused"] == true).collect();
+    assert_eq!((checked.len(), faulty.len()), (10, 1), "{checked:#?}");
+    assert_eq!(problems(&serde_json::json!({"problems": faulty[0]["findings"]})), expected);
+
     // What was mended says so.
     let mended = real.run(&["status", "sbn/C/metadata/items/good-0.json", "--format", "json"]).await?;
     let mended: Value = serde_json::from_slice(&mended.stdout)?;
