@@ -89,7 +89,8 @@ impl Stage for Validate {
     }
 
     async fn ready(&self) -> Result<(), Error> {
-        self.objects.ready(&self.ready_bucket).await.map_err(Error::Read)
+        self.objects.ready(&self.ready_bucket).await.map_err(Error::Read)?;
+        self.schemas().await.map(drop)
     }
 }
 
@@ -105,7 +106,8 @@ impl Validate {
     /// may lie beside the program), `LANDFALL_PROFILES` a folder or an `s3://bucket/prefix/` with profiles of one's own.
     ///
     /// # Errors
-    /// Where a profile that a landing asks for is not there or wrong, or the bundle is there and wrong.
+    /// Where a profile that a landing asks for is not there or wrong. A bundle that is wrong is told, and nothing is
+    /// judged until it is mended.
     pub async fn new(surroundings: &Surroundings) -> anyhow::Result<Self> {
         let mut environment = Environment::default();
         let bundle = environment.or("LANDFALL_SCHEMAS", String::new());
@@ -123,7 +125,16 @@ impl Validate {
             schemas,
             ready_bucket: surroundings.work_bucket.clone(),
         };
-        let schemas = stage.schemas().await?;
+        let schemas = match stage.schemas().await {
+            Ok(schemas) => schemas,
+            Err(error) => {
+                tracing::error!(
+                    reason = landfall_shared::stage::chain_of(&error),
+                    "nothing is judged until this is mended"
+                );
+                return Ok(stage);
+            }
+        };
         match schemas.as_deref().unwrap_or(Schemas::none()).len() {
             0 => tracing::warn!(
                 "there is no schema bundle: documents that declare extensions are refused as stac.schema-unusable"
@@ -407,6 +418,21 @@ mod tests {
 
         let Outcome::Done(done) = outcome else { panic!("validate never waits") };
         assert_eq!((done.refused.len(), done.next.len()), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_refused_for_a_bundle_that_is_wrong_from_the_start() {
+        let objects = MemoryObjects::new(Arc::default());
+        let cause = objects.land(&ObjectRef::new("landing", "p/metadata/i.json"), ITEM.to_owned());
+        objects.land(&ObjectRef::new("work", "schemas.bundle"), "no bundle".to_owned());
+        let landings = Landings::new(&Config::default(), "landing").unwrap();
+        let stage = Validate::with(Arc::new(objects), landings, "work", Some("s3://work/schemas.bundle"));
+        let envelope = Envelope::new(Landed { cause }, "p", 0);
+
+        let error = stage.handle(&[envelope], Timestamp::UNIX_EPOCH).await.remove(0).unwrap_err();
+
+        assert_eq!(error.class(), Class::Transient);
+        assert!(stage.ready().await.is_err(), "a poller receives nothing until it is mended");
     }
 
     #[tokio::test]
