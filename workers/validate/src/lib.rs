@@ -429,7 +429,7 @@ mod tests {
         let stage = Validate::with(Arc::new(objects), landings, "work", Some("s3://work/schemas.bundle"));
         let envelope = Envelope::new(Landed { cause }, "p", 0);
 
-        let error = stage.handle(&[envelope], Timestamp::UNIX_EPOCH).await.remove(0).unwrap_err();
+        let error = stage.handle(&[envelope], Timestamp::UNIX_EPOCH).await.remove(0).err().unwrap();
 
         assert_eq!(error.class(), Class::Transient);
         assert!(stage.ready().await.is_err(), "a poller receives nothing until it is mended");
