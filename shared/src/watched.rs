@@ -189,3 +189,35 @@ impl<T> Watched<T> {
         WatchedError::File { name: self.name, path: path.display().to_string(), source }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::MemoryObjects;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_good_version_stays_in_force_until_there_is_a_better_one() {
+        let objects = Arc::new(MemoryObjects::new(Arc::default()));
+        let place = ObjectRef::new("work", "config/number");
+        let read = |bytes: &[u8]| Ok(std::str::from_utf8(bytes)?.parse::<u32>()?);
+        let watched = Watched::new("number", objects.clone(), &place.to_string(), 4, read);
+        let current = async || {
+            tokio::time::advance(FRESH).await;
+            watched.current().await.map(|value| *value).map_err(|error| error.is_missing())
+        };
+
+        assert_eq!(current().await, Err(true), "there is none yet");
+        objects.land(&place, "no");
+        assert_eq!(current().await, Err(false), "there has been no good one");
+        objects.land(&place, "1");
+        assert_eq!(current().await, Ok(1));
+        for bad in ["no", "12345"] {
+            objects.land(&place, bad);
+            assert_eq!(current().await, Ok(1), "{bad}");
+        }
+        objects.remove(&place);
+        assert_eq!(current().await, Ok(1), "it is gone");
+        objects.land(&place, "2");
+        assert_eq!(current().await, Ok(2));
+    }
+}

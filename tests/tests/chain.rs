@@ -223,3 +223,25 @@ async fn an_item_whose_asset_never_lands_is_refused_at_its_deadline() {
     assert_eq!(codes, ["route route.asset-missing"]);
     assert_eq!(topics(&seen), (0, 1));
 }
+
+/// A list of collections, as `GET /collections` has it, and an ndjson of collections and items together.
+#[tokio::test(start_paused = true)]
+async fn collections_may_come_several_in_a_file() {
+    let world = World::new();
+
+    let lone = |id: &str, of: &str| {
+        let mut item: serde_json::Value = serde_json::from_str(&item(id, of, "lone")).unwrap();
+        item["assets"] = serde_json::json!({});
+        item.to_string()
+    };
+    world.land(
+        "sbn/metadata/collections.json",
+        &format!(r#"{{"collections":[{},{}]}}"#, collection("C"), collection("D")),
+    );
+    world.land("sbn/metadata/all.ndjson", &format!("{}\n{}\n{}\n", collection("E"), lone("i", "E"), lone("j", "D")));
+    world.settle().await;
+
+    let snapshot = world.snapshot();
+    assert_eq!(snapshot.items.len(), 2, "{snapshot:#?}");
+    assert!(snapshot.letters.is_empty(), "{snapshot:#?}");
+}

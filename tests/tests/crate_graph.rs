@@ -78,6 +78,15 @@ fn the_validation_engine_has_no_network_code() {
 }
 
 #[test]
+fn no_worker_can_fetch_a_url() {
+    let metadata = metadata();
+    for worker in WORKERS {
+        let tree = tree(&metadata, worker);
+        assert!(!tree.contains("reqwest") && !tree.contains("ureq"), "{worker} could fetch what a document names");
+    }
+}
+
+#[test]
 fn events_are_plain_data() {
     let tree = tree(&metadata(), "landfall-events");
     for name in ["tokio", "hyper", "rustls", "socket2", "tracing"] {
