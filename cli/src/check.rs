@@ -25,10 +25,10 @@ use report::{Report, Summary};
 use sources::{Origin, Source};
 
 /// Files that are judged between two writes: what is told of them is held in memory together.
-const CHUNK: usize = 64;
+const CHUNK: usize = 1_024;
 
 /// The most findings that are told of one file with many members.
-const FILE_FINDINGS_MAX: usize = 500;
+const FILE_FINDINGS_MAX: usize = 100;
 
 /// What is checked, and by which rules.
 #[derive(Debug, clap::Args)]

@@ -10,6 +10,7 @@ import statistics
 import sys
 import time
 
+import jsonschema
 import pystac
 import pystac.validation
 from stac_validator import fast_validator
@@ -26,6 +27,8 @@ def main(folder: pathlib.Path, bundle: pathlib.Path | None) -> None:
             if entry.get("text"):
                 schemas[entry["url"]] = entry["text"]
     fast_validator.SCHEMA_CACHE.update({url: json.loads(text) for url, text in schemas.items()})
+    for draft in ("http://json-schema.org/draft-07/schema", "http://json-schema.org/draft-07/schema#"):
+        fast_validator.SCHEMA_CACHE[draft] = jsonschema.Draft7Validator.META_SCHEMA
 
     class Local(pystac.stac_io.DefaultStacIO):
         def read_text(self, source, *args, **kwargs):
