@@ -12,7 +12,7 @@ use std::sync::Arc;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::civil::Date;
-use landfall_events::{Code, Problem, Severity, codes};
+use landfall_events::{Problem, Severity, codes};
 use landfall_stac::{
     Action, Aspect, Dataset, FileJudgement, Judge, Judgement, Place as Spot, Profile, Schemas, Verdict, bundle_files,
 };
@@ -314,13 +314,13 @@ impl Checked {
         // A missing collection is warned of already.
         if refusal.code != codes::STAC_COLLECTION_MISSING {
             self.word = "invalid";
-            self.findings.push(Told { line: None, problem: plain(refusal.code, refusal.reason) });
+            self.findings.push(Told { line: None, problem: Problem::new(refusal.code, "", refusal.reason) });
         }
     }
 
     /// A file that could not be read: it is told of like any other, so that a report is always whole.
     fn unreadable(path: &str, error: &dyn std::fmt::Display) -> Self {
-        let problem = plain(codes::STAC_UNPARSEABLE, format!("the file could not be read: {error}"));
+        let problem = Problem::new(codes::STAC_UNPARSEABLE, "", format!("the file could not be read: {error}"));
         Self { word: "unparseable", findings: vec![Told { line: None, problem }], ..Self::new(path) }
     }
 
@@ -328,13 +328,6 @@ impl Checked {
     fn is_refused(&self) -> bool {
         !self.data && (self.unfit || !matches!(self.word, "valid" | "unusable"))
     }
-}
-
-/// An error about a whole file.
-fn plain(code: Code, message: String) -> Problem {
-    let (severity, pointer) = (Severity::Error, String::new());
-    let (hint, rule, keyword, expected, value) = (None, None, None, None, None);
-    Problem { code, severity, pointer, message, hint, rule, keyword, expected, value, patched: false }
 }
 
 fn bar(files: usize) -> ProgressBar {

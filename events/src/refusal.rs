@@ -47,6 +47,24 @@ pub struct Problem {
     pub patched: bool,
 }
 
+impl Problem {
+    /// An error at a place, of which nothing more is known.
+    pub fn new(code: Code, pointer: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            severity: Severity::Error,
+            pointer: pointer.into(),
+            message: message.into(),
+            hint: None,
+            rule: None,
+            keyword: None,
+            expected: None,
+            value: None,
+            patched: false,
+        }
+    }
+}
+
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
 fn is_false(value: &bool) -> bool {
     !value

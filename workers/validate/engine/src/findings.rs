@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use jsonschema::error::{TypeKind, ValidationErrorKind};
 use jsonschema::{ValidationError, Validator};
 use landfall_events::refusal::PROBLEMS_MAX;
-use landfall_events::{Code, Problem, Severity, codes};
+use landfall_events::{Code, Problem, codes};
 
 use crate::closed_prefix;
 use crate::dom::Value;
@@ -30,18 +30,7 @@ const KEPT_ELEMENTS: usize = 256;
 
 /// A problem without more than its place and message.
 pub(crate) fn problem(code: Code, pointer: &str, message: impl Into<String>) -> Problem {
-    Problem {
-        code,
-        severity: Severity::Error,
-        pointer: short(pointer, TEXT_BYTES_MAX),
-        message: message.into(),
-        hint: None,
-        rule: None,
-        keyword: None,
-        expected: None,
-        value: None,
-        patched: false,
-    }
+    Problem::new(code, short(pointer, TEXT_BYTES_MAX), message)
 }
 
 /// Cuts problems down to what a notice, a dead letter and a status line can carry.
