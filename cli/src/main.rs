@@ -56,8 +56,11 @@ enum Command {
     /// Prints the notices that subscribers receive
     #[command(after_help = "Example:\n  landfall notices --follow")]
     Notices(notices::Notices),
-    /// Puts a bucket map in force
-    #[command(subcommand, after_help = "Example:\n  landfall map set bucket-map.yaml")]
+    /// Looks through bucket maps, explains and tests them, and puts one in force
+    #[command(
+        subcommand,
+        after_help = "Example:\n  landfall map lint bucket-map.yaml && landfall map set bucket-map.yaml"
+    )]
     Map(map::Map),
     /// Says what the pipeline would say of files, before they are uploaded
     #[command(

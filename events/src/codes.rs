@@ -130,18 +130,54 @@ codes! {
     STAC_TOO_LARGE = "stac.too-large",
         "A metadata file is larger than the limit for one document.",
         "Split an item collection into ndjson or single items; move bulk data into assets.";
+    MAP_UNREADABLE = "map.unreadable",
+        "The bucket map is not the YAML that is expected: a name is unknown, something is missing, or its form is another.",
+        "Mend the place named. The JSON Schema workers/route/schemas/bucket-map.schema.json says what can stand there.";
+    MAP_DUPLICATE = "map.duplicate",
+        "The bucket map has a name twice. Readers of YAML differ about which one counts; case does not count in providers.",
+        "Join the two, or remove one.";
+    MAP_EMPTY_PREFIX = "map.empty-prefix",
+        "A rule of the bucket map takes every path and hides all that follow it.",
+        "Name the bucket as the default (`buckets: staging:`, or `default:`) instead.";
+    MAP_BUCKET_NAME = "map.bucket-name",
+        "The bucket map names what cannot be a bucket.",
+        "A bucket's name has 3 to 63 of a-z, 0-9, '.' and '-', starts and ends with a letter or digit, and is no address.";
+    MAP_LOOP = "map.loop",
+        "The bucket map routes to a bucket whose objects are ingested, or to Landfall's own work bucket.",
+        "Name another bucket as the destination.";
+    MAP_TEMPLATE = "map.template",
+        "A key's template cannot be read, could give two files one key, or could lead out of its place.",
+        "Use {path}, or {collection}, {item} and {filename} together; add {provider} where providers share a bucket.";
+    MAP_UNREACHABLE = "map.unreachable",
+        "A rule of the bucket map is never reached: the first rule that hits wins, and an earlier one takes all its paths.",
+        "Move the rule before the one named, or remove it.";
+    MAP_BOUNDARY = "map.boundary",
+        "A prefix of the bucket map does not end with '/', so that it takes paths too that merely start with its letters.",
+        "End it with '/' where a folder is meant.";
+    MAP_GLOB = "map.glob",
+        "A prefix of the bucket map looks like a slip, or is a pattern that nothing matches.",
+        "Try it: `landfall map explain --map FILE --provider NAME PATH`.";
     ROUTE_UNMAPPED = "route.unmapped",
         "The bucket map has no rule and no default for this provider and path.",
         "Add a rule to the bucket map, then redrive with `landfall dlq redrive --code route.unmapped`.";
     ROUTE_ESCAPE = "route.escape",
-        "An asset's href leads out of its provider's part of the landing bucket.",
-        "Use hrefs relative to the item or to the dataset's root, and drop the item again.";
+        "An href, a key or an id leads out of its place: to another provider's files, to another bucket of ours, or by '..'.",
+        "Use hrefs relative to the item or to the dataset's root, and names without '..' or '/', and drop the file again.";
     ROUTE_AMBIGUOUS = "route.ambiguous",
         "An asset's href fits two different landed objects.",
         "Write the href so that it fits one: relative to the item's own folder or to the dataset's root.";
     ROUTE_ASSET_MISSING = "route.asset-missing",
         "An asset that the item names had not landed when the item's waiting time was over.",
         "Drop the missing files named, then redrive or drop the item again.";
+    ROUTE_ASSET_UNEQUAL = "route.asset-unequal",
+        "An asset is not what its item says: `file:size` or `file:checksum` differs from what landed.",
+        "Drop the right file, or mend the item, and drop the item again.";
+    ROUTE_COLLISION = "route.collision",
+        "Two files would get the same key at the destination.",
+        "Rename one of them; or, as the operator, let the bucket map's template tell them apart, then redrive.";
+    ROUTE_UNCLAIMED = "route.unclaimed",
+        "The bucket map places the file by the STAC item that names it, and none had named it when its waiting time was over.",
+        "Drop an item that has the file as an asset, then redrive; or, as the operator, add a rule for files of no item.";
     ROUTE_REFUSED = "route.refused",
         "The object store does not take the copy: its key or its metadata is too long, or it is too large to copy.",
         "The reason holds the store's words: shorten the key or the metadata, and drop the file again.";

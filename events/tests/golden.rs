@@ -58,6 +58,7 @@ fn routed(key: &str) -> RoutedObject {
         object: ObjectRef::new("archive", key),
         size: 1234,
         etag: Some("0cc175b9c0f1b6a831c399e269772661".into()),
+        storage_class: None,
     }
 }
 

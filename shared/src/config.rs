@@ -21,6 +21,12 @@ pub struct Config {
     /// How patient the stages are.
     #[serde(default)]
     pub retry: Retry,
+    /// How objects are copied and documents rewritten.
+    #[serde(default)]
+    pub route: Routing,
+    /// Destination buckets about which there is something to say.
+    #[serde(default, rename = "destination")]
+    pub destinations: Vec<Destination>,
 }
 
 /// One (bucket, prefix) with its provider and profile.
@@ -40,6 +46,128 @@ pub struct Landing {
     /// Globs over the key, in the place of the profile's: what matches is metadata, and is refused when it is not
     /// valid STAC.
     pub metadata: Option<Vec<String>>,
+    /// What becomes of a landed object once it is routed, loaded and announced.
+    #[serde(default)]
+    pub after_route: AfterRoute,
+}
+
+/// What becomes of a landed object that is completed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AfterRoute {
+    /// It stays.
+    #[default]
+    Keep,
+    /// It is deleted, as long as it is what was completed.
+    Delete,
+    /// It gets the tag `landfall=completed`, for a lifecycle rule of the bucket.
+    Tag,
+}
+
+/// How objects are copied and documents rewritten.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Routing {
+    /// Whether a rewritten document keeps its original hrefs too, under the alternate-assets extension.
+    #[serde(default)]
+    pub alternate_hrefs: bool,
+    /// What becomes of links.
+    #[serde(default)]
+    pub links: Links,
+    /// How objects are copied.
+    #[serde(default)]
+    pub copy: Copying,
+}
+
+/// What becomes of a link: `keep`, `remove`, or a URL to set, with `{collection}` and `{item}`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
+pub enum LinkRule {
+    /// It stays as it is.
+    Keep,
+    /// It goes.
+    Remove,
+    /// It is set to what this gives.
+    Set(String),
+}
+
+impl From<String> for LinkRule {
+    fn from(text: String) -> Self {
+        match text.as_str() {
+            "keep" => Self::Keep,
+            "remove" => Self::Remove,
+            _ => Self::Set(text),
+        }
+    }
+}
+
+/// What becomes of the links that say where a document stands; all others are kept.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "lowercase")]
+pub struct Links {
+    /// `rel=self`. APIs make their own, and a provider's names its own tree.
+    #[serde(rename = "self")]
+    pub itself: LinkRule,
+    /// `rel=collection`; of a collection's document, its own place.
+    pub collection: LinkRule,
+    /// `rel=parent`.
+    pub parent: LinkRule,
+    /// `rel=root`.
+    pub root: LinkRule,
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        let (itself, parent, root) = (LinkRule::Remove, LinkRule::Remove, LinkRule::Remove);
+        Self { itself, collection: LinkRule::Keep, parent, root }
+    }
+}
+
+/// How objects are copied. Sizes are in MiB.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Copying {
+    /// What is larger is copied in parts. S3 takes at most 5120 at once.
+    pub threshold_mib: u64,
+    /// The size of a part that is copied from store to store; larger where 10,000 would not be enough.
+    pub part_mib: u64,
+    /// The size of a part that goes through us, because the stores cannot copy it; as many as `parallel` are in memory.
+    pub stream_part_mib: u64,
+    /// Parts of all objects that are copied at a time.
+    pub parallel: usize,
+    /// Seconds after which a copy in parts goes on with the next message. Less than the function's time.
+    pub time_max_s: u64,
+    /// What is larger is not read to be compared or to be hashed, where the stores have no checksums to compare.
+    pub read_mib_max: u64,
+}
+
+impl Default for Copying {
+    fn default() -> Self {
+        Self {
+            threshold_mib: 1024,
+            part_mib: 128,
+            stream_part_mib: 8,
+            parallel: 8,
+            time_max_s: 30,
+            read_mib_max: 5 * 1024,
+        }
+    }
+}
+
+/// One destination bucket about which there is something to say.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Destination {
+    /// The bucket.
+    pub bucket: String,
+    /// Its region, where it is another than that of the rest.
+    pub region: Option<String>,
+    /// The endpoint of its store, where it is another than that of the rest.
+    pub endpoint: Option<String>,
+    /// The profile with its credentials in the AWS configuration files.
+    pub profile: Option<String>,
+    /// What hrefs of objects there become, with `{key}`; `s3://bucket/key` where it is not given.
+    pub href: Option<String>,
 }
 
 /// How patient the stages are; see [`Policy`].
@@ -112,6 +240,7 @@ struct Site {
     provider: Option<String>,
     profile: String,
     metadata: Option<GlobSet>,
+    after_route: AfterRoute,
 }
 
 /// What the configuration says about one object.
@@ -127,6 +256,8 @@ pub struct Sited<'a> {
     pub is_metadata: Option<bool>,
     /// The start of the provider's keys, within which an item's assets must lie.
     pub root: &'a str,
+    /// What becomes of it once it is completed.
+    pub after_route: AfterRoute,
 }
 
 impl Landings {
@@ -135,8 +266,14 @@ impl Landings {
     /// # Errors
     /// [`ConfigError::Glob`].
     pub fn new(config: &Config, landing_bucket: &str) -> Result<Self, ConfigError> {
-        let everything =
-            Landing { bucket: None, prefix: String::new(), provider: None, profile: default_profile(), metadata: None };
+        let everything = Landing {
+            bucket: None,
+            prefix: String::new(),
+            provider: None,
+            profile: default_profile(),
+            metadata: None,
+            after_route: AfterRoute::Keep,
+        };
         let landings = if config.landings.is_empty() { std::slice::from_ref(&everything) } else { &config.landings };
         let site = |landing: &Landing| {
             let globs = |patterns: &Vec<String>| {
@@ -152,6 +289,7 @@ impl Landings {
                 provider: landing.provider.clone(),
                 profile: landing.profile.clone(),
                 metadata: landing.metadata.as_ref().map(globs).transpose()?,
+                after_route: landing.after_route,
             })
         };
         let mut sites = landings.iter().map(site).collect::<Result<Vec<_>, _>>()?;
@@ -170,7 +308,20 @@ impl Landings {
         };
         let root = &object.key[..object.key.len() - path.len()];
         let is_metadata = site.metadata.as_ref().map(|globs| globs.is_match(&object.key));
-        (!path.is_empty()).then_some(Sited { provider, path, profile: &site.profile, is_metadata, root })
+        let (profile, after_route) = (site.profile.as_str(), site.after_route);
+        (!path.is_empty()).then_some(Sited { provider, path, profile, is_metadata, root, after_route })
+    }
+
+    /// Whether providers land in this bucket.
+    #[must_use]
+    pub fn has_bucket(&self, bucket: &str) -> bool {
+        self.0.iter().any(|site| site.bucket == bucket)
+    }
+
+    /// The buckets in which providers land, each once.
+    #[must_use]
+    pub fn buckets(&self) -> BTreeSet<&str> {
+        self.0.iter().map(|site| site.bucket.as_str()).collect()
     }
 
     /// The profiles that are asked for, each once.

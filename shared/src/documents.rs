@@ -1,6 +1,5 @@
 //! Documents by value or by reference: a stage reads and writes them and does not care which.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,7 +8,7 @@ use landfall_events::{Document, ObjectRef};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use crate::objects::{Objects, ObjectsError, Over};
+use crate::objects::{Objects, ObjectsError, Over, Properties};
 
 /// The largest document that is read into memory, in bytes.
 pub const DOCUMENT_BYTES_MAX: u64 = 8 * 1024 * 1024;
@@ -42,7 +41,8 @@ impl Documents {
         let sha256 = hex::encode(Sha256::digest(&text));
         let object = ObjectRef::new(&self.work_bucket, format!("documents/{sha256}.json"));
         let size = text.len() as u64;
-        self.objects.put(&object, Bytes::from(text), "application/json", &BTreeMap::new(), Over::Anything).await?;
+        let properties = Properties::of_type("application/json");
+        self.objects.put(&object, Bytes::from(text), &properties, Over::Anything).await?;
         Ok(Document::Stored(Stored { object, size, sha256 }))
     }
 

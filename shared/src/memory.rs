@@ -1,22 +1,23 @@
 //! The ports in memory, for unit tests and the fault sweep: a small world that can fail at any single call,
 //! before it or, as a crash would, after it.
 
+mod objects;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use jiff::Timestamp;
-use landfall_events::{Cause, Change, Envelope, EventId, Notice, ObjectRef, Report, Routed, Sequencer};
-use sha2::{Digest, Sha256};
+use landfall_events::{Envelope, EventId, Notice, ObjectRef, Report, Routed};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::catalogue::{Applied, Catalogue, CatalogueError, Load, Row, Standing, State, Subject, View, plan};
-use crate::objects::{ObjectInfo, Objects, ObjectsError, Over};
 use crate::queue::{BATCH_BYTES_MAX, Delivery, Outgoing, Queue, QueueError};
 use crate::topic::{TopicError, Topics};
+
+pub use objects::{MemoryObject, MemoryObjects};
 
 /// When a port call shall fail, counted over all ports of a world from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +65,8 @@ impl Faults {
             Fails,
             Crashes,
         }
+        // Others may come between any two calls.
+        tokio::task::yield_now().await;
         let fate = {
             let (calls, strike) = &mut *locked(&self.state);
             *calls += 1;
@@ -277,163 +280,6 @@ impl Topics for MemoryTopics {
     }
 }
 
-/// One object in memory.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MemoryObject {
-    /// The bytes.
-    pub body: Bytes,
-    /// The content type.
-    pub content_type: String,
-    /// Size, entity tag and user metadata.
-    pub info: ObjectInfo,
-}
-
-/// Buckets in memory.
-#[derive(Clone)]
-pub struct MemoryObjects {
-    faults: Arc<Faults>,
-    objects: Arc<Mutex<(u64, BTreeMap<ObjectRef, MemoryObject>)>>,
-}
-
-impl MemoryObjects {
-    /// Empty buckets of a world.
-    #[must_use]
-    pub fn new(faults: Arc<Faults>) -> Self {
-        Self { faults, objects: Arc::default() }
-    }
-
-    /// Writes an object as a provider does, and gives the event that S3 would send.
-    pub fn land(&self, object: &ObjectRef, body: impl Into<Bytes>) -> Cause {
-        let mut state = locked(&self.objects);
-        state.0 += 1;
-        let number = state.0;
-        let stored = object_of(body.into(), "application/octet-stream", &BTreeMap::new());
-        let cause = cause_of(object, Change::Created, number, Some(&stored.info));
-        state.1.insert(object.clone(), stored);
-        cause
-    }
-
-    /// Removes an object as a provider does, and gives the event that S3 would send.
-    pub fn remove(&self, object: &ObjectRef) -> Cause {
-        let mut state = locked(&self.objects);
-        state.0 += 1;
-        state.1.remove(object);
-        cause_of(object, Change::Removed, state.0, None)
-    }
-
-    /// All objects.
-    #[must_use]
-    pub fn all(&self) -> BTreeMap<ObjectRef, MemoryObject> {
-        locked(&self.objects).1.clone()
-    }
-}
-
-fn cause_of(object: &ObjectRef, change: Change, number: u64, info: Option<&ObjectInfo>) -> Cause {
-    let second = i64::try_from(number).unwrap_or(i64::MAX);
-    Cause {
-        object: object.clone(),
-        change,
-        version_id: None,
-        etag: info.map(|info| info.etag.clone()),
-        size: info.map(|info| info.size),
-        sequencer: Sequencer::try_from(format!("{number:X}")).ok(),
-        event_time: Timestamp::from_second(1_700_000_000 + second).unwrap_or(Timestamp::MAX),
-        member: None,
-    }
-}
-
-fn object_of(body: Bytes, content_type: &str, metadata: &BTreeMap<String, String>) -> MemoryObject {
-    let etag = hex::encode(&Sha256::digest(&body)[..16]);
-    let info = ObjectInfo { size: body.len() as u64, etag, metadata: metadata.clone() };
-    MemoryObject { body, content_type: content_type.into(), info }
-}
-
-fn gone(object: &ObjectRef) -> ObjectsError {
-    ObjectsError::Unavailable { object: object.clone(), reason: "struck".into() }
-}
-
-#[async_trait]
-impl Objects for MemoryObjects {
-    async fn get(
-        &self,
-        object: &ObjectRef,
-        etag: Option<&str>,
-        bytes_max: u64,
-    ) -> Result<(Bytes, ObjectInfo), ObjectsError> {
-        let effect = || {
-            let state = locked(&self.objects);
-            let found = state.1.get(object).ok_or_else(|| ObjectsError::Missing(object.clone()))?;
-            if etag.is_some_and(|etag| etag != found.info.etag) {
-                return Err(ObjectsError::Changed(object.clone()));
-            }
-            if found.info.size > bytes_max {
-                return Err(ObjectsError::TooLarge { object: object.clone(), bytes_max });
-            }
-            Ok((found.body.clone(), found.info.clone()))
-        };
-        self.faults.call(effect, || Err(gone(object))).await
-    }
-
-    async fn head(&self, object: &ObjectRef) -> Result<Option<ObjectInfo>, ObjectsError> {
-        let effect = || Ok(locked(&self.objects).1.get(object).map(|found| found.info.clone()));
-        self.faults.call(effect, || Err(gone(object))).await
-    }
-
-    async fn put(
-        &self,
-        object: &ObjectRef,
-        body: Bytes,
-        content_type: &str,
-        metadata: &BTreeMap<String, String>,
-        over: Over<'_>,
-    ) -> Result<ObjectInfo, ObjectsError> {
-        let effect = || {
-            let mut state = locked(&self.objects);
-            let there = state.1.get(object).map(|there| there.info.etag.as_str());
-            let fits = match over {
-                Over::Anything => true,
-                Over::Nothing => there.is_none(),
-                Over::This(etag) => there == Some(etag),
-            };
-            if !fits {
-                return Err(ObjectsError::Changed(object.clone()));
-            }
-            let stored = object_of(body, content_type, metadata);
-            let info = stored.info.clone();
-            state.1.insert(object.clone(), stored);
-            Ok(info)
-        };
-        self.faults.call(effect, || Err(gone(object))).await
-    }
-
-    async fn copy(
-        &self,
-        from: &ObjectRef,
-        etag: &str,
-        to: &ObjectRef,
-        metadata: &BTreeMap<String, String>,
-    ) -> Result<(u64, ObjectInfo), ObjectsError> {
-        let effect = || {
-            let mut state = locked(&self.objects);
-            let found = state.1.get(from).ok_or_else(|| ObjectsError::Missing(from.clone()))?;
-            if etag != found.info.etag {
-                return Err(ObjectsError::Changed(from.clone()));
-            }
-            let mut copy = found.clone();
-            copy.info.metadata.extend(metadata.clone());
-            let info = copy.info.clone();
-            let size = found.info.size;
-            state.1.insert(to.clone(), copy);
-            Ok((size, info))
-        };
-        self.faults.call(effect, || Err(gone(from))).await
-    }
-
-    async fn ready(&self, bucket: &str) -> Result<(), ObjectsError> {
-        self.faults.call(|| Ok(()), || Err(gone(&ObjectRef::new(bucket, "")))).await
-    }
-}
-
 /// A catalogue in memory: the same plan, kept in maps.
 #[derive(Clone)]
 pub struct MemoryCatalogue {
@@ -644,16 +490,5 @@ mod tests {
             () = faults.crashed() => {}
         }
         assert_eq!(queue.messages().len(), 1);
-    }
-
-    #[tokio::test]
-    async fn a_copy_wants_the_source_it_was_told_of() {
-        let objects = MemoryObjects::new(Arc::default());
-        let (from, to) = (ObjectRef::new("a", "x"), ObjectRef::new("b", "x"));
-        let old = objects.land(&from, "old").etag.unwrap();
-        objects.land(&from, "new");
-        let copied = objects.copy(&from, &old, &to, &BTreeMap::new()).await;
-        assert!(matches!(copied, Err(ObjectsError::Changed(_))));
-        assert!(objects.head(&to).await.unwrap().is_none());
     }
 }

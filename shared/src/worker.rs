@@ -83,8 +83,9 @@ pub async fn run<S: Stage>(
     let settings = from_environment(settings, &mut environment);
     environment.finish()?;
 
-    let objects: Arc<dyn Objects> = Arc::new(S3Objects::new(aws::s3(&sdk)));
-    let config = read_config(&*objects, &config).await?;
+    let objects = S3Objects::new(aws::s3(&sdk));
+    let config = read_config(&objects, &config).await?;
+    let objects: Arc<dyn Objects> = Arc::new(objects.with(aws::elsewhere(&sdk, &config.destinations).await));
     let landings = Landings::new(&config, &landing_bucket)?;
     let documents = Documents::new(objects.clone(), &work_bucket);
     let surroundings =

@@ -41,8 +41,8 @@ pub struct World {
     pub queues: BTreeMap<&'static str, Queues>,
 }
 
-const MAP: &str = "BUCKET_MAP: {NODES: {SBN: {buckets: {staging: {name: archive}}}, \
-    ABC: {buckets: {staging: {name: archive}}}}}";
+const MAP: &str = "BUCKET_MAP: {NODES: {SBN: {default: {bucket: {name: archive}}}, \
+    ABC: {default: {bucket: {name: archive}}}}}";
 
 /// Everything that outsiders can see when all is done, without times and repetitions.
 #[derive(Debug, PartialEq, Eq)]
@@ -153,7 +153,10 @@ impl World {
         }
         let map = "s3://work/config/bucket-map.yaml";
         let validate = runner!(Validate::with(objects.clone(), landings.clone(), "work", None));
-        let route = runner!(Route::with(objects.clone(), landings.clone(), map, "work"));
+        let route = runner!(
+            Route::with(objects.clone(), landings.clone(), &Config::default(), map, "work")
+                .expect("it has no templates")
+        );
         let load = runner!(Load::with(catalogue.clone(), objects.clone(), "work", policy.wait_max));
         let notify = runner!(Notify::with(catalogue.clone(), Arc::new(self.topics.clone())));
         for _ in 0..10_000 {

@@ -50,7 +50,7 @@ impl Dice {
     fn load(&mut self) -> Load {
         let provider = if self.chance(15) { "q" } else { "p" };
         let collection_id = self.one_of(&["C", "D"]).to_owned();
-        let stored = RoutedObject { object: ObjectRef::new("archive", "x"), size: 1, etag: None };
+        let stored = RoutedObject { object: ObjectRef::new("archive", "x"), size: 1, etag: None, storage_class: None };
         let pack =
             |text: &str| Document::Inline(serde_json::value::RawValue::from_string(text.into()).expect("it is JSON"));
         let (event, document): (Routed, String) = match self.0.random_range(0..10) {

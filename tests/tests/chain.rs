@@ -63,7 +63,7 @@ impl Scenario {
                 world.land("xyz/a.txt", "of nobody");
                 world.settle().await;
                 world.land("sbn/C/metadata/items/i.json", &item("i", "C", "mended"));
-                let map = "BUCKET_MAP: {NODES: {SBN: {buckets: {staging: {name: archive}}}, XYZ: {buckets: {staging: {name: archive}}}}}";
+                let map = "BUCKET_MAP: {NODES: {SBN: {default: {bucket: {name: archive}}}, XYZ: {default: {bucket: {name: archive}}}}}";
                 world.objects.land(&landfall_events::ObjectRef::new("work", "config/bucket-map.yaml"), map);
                 tokio::time::sleep(std::time::Duration::from_secs(3)).await;
                 world.redrive("route");

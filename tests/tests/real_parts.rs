@@ -184,7 +184,7 @@ async fn a_redriven_letter_completes_and_a_mended_item_supersedes_its_letter() -
     let map = real.scratch("map.yaml");
     std::fs::write(
         &map,
-        "BUCKET_MAP: {NODES: {SBN: {buckets: {staging: {name: landfall-archive}}}, IMG: {buckets: {staging: {name: landfall-archive}}}}}",
+        "BUCKET_MAP: {NODES: {SBN: {default: {bucket: {name: landfall-archive}}}, IMG: {default: {bucket: {name: landfall-archive}}}}}",
     )?;
     real.run(&["map", "set", map.to_str().expect("it is UTF-8")]).await?;
     tokio::time::sleep(Duration::from_secs(3)).await;

@@ -446,7 +446,7 @@ mod tests {
     }
 
     fn stored() -> RoutedObject {
-        RoutedObject { object: ObjectRef::new("archive", "x"), size: 1, etag: None }
+        RoutedObject { object: ObjectRef::new("archive", "x"), size: 1, etag: None, storage_class: None }
     }
 
     fn document() -> Document {

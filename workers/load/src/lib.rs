@@ -299,7 +299,8 @@ mod tests {
 
         fn item(&self, id: &str, text: &str) -> Envelope<Routed> {
             let document = Document::Inline(serde_json::value::RawValue::from_string(text.into()).unwrap());
-            let stored = RoutedObject { object: ObjectRef::new("archive", id), size: 1, etag: None };
+            let stored =
+                RoutedObject { object: ObjectRef::new("archive", id), size: 1, etag: None, storage_class: None };
             let cause = self.land(id);
             let routed = ItemRouted {
                 cause,
@@ -315,7 +316,8 @@ mod tests {
 
         fn collection(&self) -> Envelope<Routed> {
             let document = Document::Inline(serde_json::value::RawValue::from_string("{}".into()).unwrap());
-            let stored = RoutedObject { object: ObjectRef::new("archive", "c"), size: 1, etag: None };
+            let stored =
+                RoutedObject { object: ObjectRef::new("archive", "c"), size: 1, etag: None, storage_class: None };
             let routed =
                 CollectionRouted { cause: self.land("c"), collection: "c".into(), document, stored, warnings: vec![] };
             Envelope::new(routed.into(), "p", 0)

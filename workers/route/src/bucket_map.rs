@@ -1,87 +1,160 @@
-//! The bucket map: which bucket a provider's path belongs to.
+//! The bucket map: which bucket, and there which key, a provider's path belongs to.
 //!
-//! The file is the one that operators of the PDS Data Upload Manager have, in its latest form: by provider, rules in
-//! file order, first hit wins; the staging bucket where none hits.
+//! It reads the files of all generations of the PDS Data Upload Manager, told apart by their shape, and ours, which is
+//! the last of them with more. It takes no file that has an error, and never guesses.
 
-use std::collections::BTreeMap;
+mod format;
+mod key;
+mod lint;
+mod lookup;
 
-use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// A bucket map that was read.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+use jiff::civil::Date;
+use landfall_events::routed::StorageClass;
+use landfall_events::{Severity, codes};
+use serde::Serialize;
+use serde_saphyr::Spanned;
+
+pub use lint::Finding;
+
+use key::{Key, Parts};
+use lookup::{Condition, Lookup, Of};
+
+/// A place in the file; lines and columns count from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Place {
+    /// The line.
+    pub line: u64,
+    /// The column.
+    pub column: u64,
+}
+
+impl Place {
+    fn of<T>(spanned: &Spanned<T>) -> Self {
+        Self::at(spanned.referenced)
+    }
+
+    fn at(location: serde_saphyr::Location) -> Self {
+        Self { line: location.line(), column: location.column() }
+    }
+}
+
+/// The form of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Generation {
+    /// `MAP`, a name for each prefix: up to 2.1.2 of the Data Upload Manager.
+    A,
+    /// `MAP` with `paths`: its 2.2.
+    B,
+    /// `BUCKET_MAP` with `buckets`, from 2.3; and Landfall's own, which has more of it.
+    C,
+}
+
+/// What a look through a file finds.
+#[derive(Debug, Clone, Serialize)]
+pub struct Lint {
+    /// The form of the file, where it could be read.
+    pub generation: Option<Generation>,
+    /// What is wrong or odd, in the file's order.
+    pub findings: Vec<Finding>,
+}
+
+impl Lint {
+    /// What keeps the map from being used.
+    pub fn errors(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|finding| finding.severity == Severity::Error)
+    }
+}
+
+/// A bucket map that was read, without an error, and compiled.
+#[derive(Debug)]
 pub struct BucketMap {
-    #[serde(rename = "BUCKET_MAP")]
-    map: Map,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Map {
-    #[serde(rename = "NODES")]
     nodes: BTreeMap<String, Node>,
+    buckets: BTreeSet<String>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 struct Node {
-    #[serde(default)]
-    buckets: Option<Buckets>,
-    #[serde(default)]
-    paths: Vec<Rule>,
+    rules: Vec<Rule>,
+    default: Option<Rule>,
+    lookup: Lookup,
+    generation: Generation,
 }
 
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Buckets {
-    staging: Bucket,
-    #[serde(default)]
-    archive: Option<Bucket>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Rule {
-    prefix: String,
-    bucket: Bucket,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Bucket {
-    name: String,
+/// One rule of a map, or a default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Rule {
+    /// Where it stands.
+    #[serde(flatten)]
+    pub place: Place,
+    /// The prefix or glob; a default has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    /// The collection, or glob over it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub collection: Option<String>,
+    #[serde(skip)]
+    bucket: String,
+    #[serde(skip)]
+    storage_class: Option<StorageClass>,
+    #[serde(skip)]
+    key: Option<Key>,
+    #[serde(skip)]
+    tags: BTreeMap<String, String>,
 }
 
 /// Where a path belongs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Target {
     /// The bucket.
     pub bucket: String,
-    /// The key there: the provider in lower case, and the path.
+    /// The key there: the provider in lower case and the path, or what the rule's template gives.
     pub key: String,
+    /// The storage class; the bucket's own default where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage_class: Option<StorageClass>,
+    /// Tags of the rule.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+    /// Whether it depends on the STAC document, so that the object alone would belong elsewhere or nowhere.
+    #[serde(skip)]
+    pub by_document: bool,
+}
+
+/// What is known of the STAC document that an object is, or that names it as an asset.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Facts<'a> {
+    /// The collection.
+    pub collection: Option<&'a str>,
+    /// The item; a collection's document has none.
+    pub item: Option<&'a str>,
+    /// The date of the item.
+    pub date: Option<Date>,
+}
+
+/// How a path was looked up.
+#[derive(Debug)]
+pub struct Explanation<'a> {
+    /// Where it belongs.
+    pub target: Result<Target, Unmapped>,
+    /// The rule that hit.
+    pub rule: Option<&'a Rule>,
+    /// The rules that were before it and did not hit, in their order.
+    pub tried: Vec<&'a Rule>,
 }
 
 /// Why a bucket map cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum MapError {
-    /// The file is not the YAML that is expected.
-    #[error("the bucket map is not readable: {0}")]
-    Yaml(String),
-    /// A bucket's name is not one.
-    #[error("the bucket map names {0:?}, which is no bucket name (3 to 63 of a-z, 0-9, '.' and '-')")]
-    BucketName(String),
-    /// A rule has an empty prefix and would hide all after it.
-    #[error("the bucket map has a rule with an empty prefix for {0:?}: name the bucket as `buckets: staging:` instead")]
-    EmptyPrefix(String),
-    /// Two providers differ only in case, which does not count.
-    #[error("the bucket map has the provider {0:?} twice")]
-    Twice(String),
-    /// What lands there would land again.
-    #[error("the bucket map sends to {0:?}, which is the landing or the work bucket: what lands would land again")]
-    Loop(String),
+#[error("the bucket map has {} errors; {}", .0.errors().count(), .0.errors().map(told).collect::<Vec<_>>().join("; "))]
+pub struct BadMap(pub Lint);
+
+fn told(finding: &Finding) -> String {
+    let Place { line, column } = finding.place;
+    format!("line {line} column {column}: {}: {}", finding.code, finding.message)
 }
 
-/// No rule and no default.
+/// Why the map does not say where an object belongs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unmapped {
     /// The map does not know the provider.
@@ -92,121 +165,214 @@ pub enum Unmapped {
         /// Who is there.
         known: Vec<String>,
     },
-    /// No rule hits, and there is no staging bucket.
-    #[error("the bucket map has no rule for {path:?} of {provider:?} and no staging bucket for it")]
+    /// No rule hits, and there is no default.
+    #[error("the bucket map has no rule for {path:?} of {provider:?} and no default for it; it has {}", known.join(", "))]
     Path {
         /// Whose path.
         provider: String,
         /// The path.
         path: String,
+        /// The rules that are there, up to twenty.
+        known: Vec<String>,
+    },
+    /// The rule wants to know the STAC document that names the object, and nothing is known of one.
+    #[error("the bucket map's rule in line {line} wants the STAC item that names {path:?}")]
+    NeedsItem {
+        /// The path.
+        path: String,
+        /// The rule's line.
+        line: u64,
+    },
+    /// The key would not stay in its place.
+    #[error("{path:?} gives no key: {why}")]
+    Escape {
+        /// The path.
+        path: String,
+        /// Why.
+        why: String,
     },
 }
 
+/// Rules that are named in an answer.
+const KNOWN_MAX: usize = 20;
+
 impl BucketMap {
-    /// Reads the YAML text and checks what it names; `forbidden` are buckets that nothing may be routed to.
-    ///
-    /// # Errors
-    /// [`MapError`] with the first thing that is wrong.
-    pub fn parse(yaml: &str, forbidden: &[&str]) -> Result<Self, MapError> {
-        let mut map: Self = serde_saphyr::from_str(yaml).map_err(|error| MapError::Yaml(error.to_string()))?;
-        let mut nodes = BTreeMap::new();
-        for (provider, node) in std::mem::take(&mut map.map.nodes) {
-            if let Some(rule) = node.paths.iter().find(|rule| rule.prefix.is_empty()) {
-                return Err(MapError::EmptyPrefix(rule.bucket.name.clone()));
-            }
-            let staging =
-                node.buckets.iter().flat_map(|buckets| std::iter::once(&buckets.staging).chain(&buckets.archive));
-            for bucket in staging.chain(node.paths.iter().map(|rule| &rule.bucket)) {
-                check_bucket(bucket, forbidden)?;
-            }
-            if nodes.insert(provider.to_lowercase(), node).is_some() {
-                return Err(MapError::Twice(provider));
-            }
+    /// Looks through a file; nothing may be routed to the `forbidden` buckets.
+    #[must_use]
+    pub fn lint(yaml: &str, forbidden: &[&str]) -> Lint {
+        match format::read(yaml) {
+            Ok(file) => Lint { generation: Some(file.generation), findings: lint::lint(&file, forbidden) },
+            Err(error) => Lint { generation: None, findings: vec![unreadable(&error)] },
         }
-        map.map.nodes = nodes;
-        Ok(map)
     }
 
-    /// Looks a provider's path up.
+    /// Reads a file and compiles it; nothing may be routed to the `forbidden` buckets.
+    ///
+    /// # Errors
+    /// [`BadMap`] with everything that is wrong.
+    pub fn parse(yaml: &str, forbidden: &[&str]) -> Result<Self, BadMap> {
+        let lint = Self::lint(yaml, forbidden);
+        if lint.errors().next().is_some() {
+            return Err(BadMap(lint));
+        }
+        let file = format::read(yaml).expect("it was read before");
+        let generation = file.generation;
+        let nodes = file.nodes.into_iter().map(|node| Node::compile(node, generation)).collect::<BTreeMap<_, _>>();
+        let rules = nodes.values().flat_map(|node| node.rules.iter().chain(&node.default));
+        let buckets = rules.map(|rule| rule.bucket.clone()).collect();
+        Ok(Self { nodes, buckets })
+    }
+
+    /// The JSON Schema of the file.
+    #[cfg(feature = "schema")]
+    #[must_use]
+    pub fn schema() -> serde_json::Value {
+        format::schema()
+    }
+
+    /// The buckets that the map routes to.
+    #[must_use]
+    pub fn buckets(&self) -> &BTreeSet<String> {
+        &self.buckets
+    }
+
+    /// Looks a provider's path up. Without `facts` the object stands alone: no STAC document is known that it is or
+    /// belongs to.
     ///
     /// # Errors
     /// [`Unmapped`].
-    pub fn target(&self, provider: &str, path: &str) -> Result<Target, Unmapped> {
+    pub fn target(&self, provider: &str, path: &str, facts: Option<&Facts<'_>>) -> Result<Target, Unmapped> {
         let lower = provider.to_lowercase();
-        let Some(node) = self.map.nodes.get(&lower) else {
-            let known = self.map.nodes.keys().cloned().collect();
+        let (node, hit) = self.hit(&lower, path, facts)?;
+        let rule = hit.map(|hit| &node.rules[hit]).or(node.default.as_ref());
+        node.target(&lower, path, facts, rule)
+    }
+
+    /// The same, with how it came to that.
+    #[must_use]
+    pub fn explain(&self, provider: &str, path: &str, facts: Option<&Facts<'_>>) -> Explanation<'_> {
+        let lower = provider.to_lowercase();
+        let (node, hit) = match self.hit(&lower, path, facts) {
+            Ok(found) => found,
+            Err(unmapped) => return Explanation { target: Err(unmapped), rule: None, tried: Vec::new() },
+        };
+        let rule = hit.map(|hit| &node.rules[hit]).or(node.default.as_ref());
+        let target = node.target(&lower, path, facts, rule);
+        Explanation { target, rule, tried: node.before(hit) }
+    }
+
+    fn hit(&self, provider: &str, path: &str, facts: Option<&Facts<'_>>) -> Result<(&Node, Option<usize>), Unmapped> {
+        let Some(node) = self.nodes.get(provider) else {
+            let known = self.nodes.keys().cloned().collect();
             return Err(Unmapped::Provider { provider: provider.to_owned(), known });
         };
-        let rule = node.paths.iter().find(|rule| path.starts_with(&rule.prefix)).map(|rule| &rule.bucket);
-        let bucket = rule.or(node.buckets.as_ref().map(|buckets| &buckets.staging));
-        let Some(bucket) = bucket else {
-            return Err(Unmapped::Path { provider: provider.to_owned(), path: path.to_owned() });
+        let hit = match facts {
+            Some(Facts { collection: Some(collection), .. }) => node.lookup.hit(path, Of::Collection(collection)),
+            Some(_) => node.lookup.hit(path, Of::None),
+            // What a rule for a collection would take is not for another rule to take.
+            None => node.lookup.hit(path, Of::Whichever),
         };
-        Ok(Target { bucket: bucket.name.clone(), key: format!("{lower}/{path}") })
+        Ok((node, hit))
     }
 }
 
-/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html>
-fn check_bucket(bucket: &Bucket, forbidden: &[&str]) -> Result<(), MapError> {
-    let name = &bucket.name;
-    let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'.' || b == b'-');
-    let ends = |edge: Option<u8>| edge.is_some_and(|b| b.is_ascii_alphanumeric());
-    if !(3..=63).contains(&name.len()) || !plain || !ends(name.bytes().next()) || !ends(name.bytes().last()) {
-        return Err(MapError::BucketName(name.clone()));
+impl Node {
+    fn compile(node: format::Node, generation: Generation) -> (String, Self) {
+        let rules: Vec<_> = node.rules.into_iter().map(Rule::compile).collect();
+        let lookup = match generation {
+            Generation::A => Lookup::longest(rules.iter().map(|rule| rule.prefix.as_deref().unwrap_or_default())),
+            Generation::B | Generation::C => {
+                Lookup::first(rules.iter().map(Rule::condition)).expect("the globs were looked through")
+            }
+        };
+        let default = node.default.map(Rule::compile);
+        (node.provider.value.to_lowercase(), Self { rules, default, lookup, generation })
     }
-    if forbidden.contains(&name.as_str()) {
-        return Err(MapError::Loop(name.clone()));
+
+    fn target(
+        &self,
+        provider: &str,
+        path: &str,
+        facts: Option<&Facts<'_>>,
+        rule: Option<&Rule>,
+    ) -> Result<Target, Unmapped> {
+        let Some(rule) = rule else {
+            let known = self.rules.iter().take(KNOWN_MAX).map(Rule::to_string).collect();
+            return Err(Unmapped::Path { provider: provider.to_owned(), path: path.to_owned(), known });
+        };
+        let by_document = self.lookup.hit(path, Of::Whichever) != self.lookup.hit(path, Of::None)
+            || rule.key.as_ref().is_some_and(Key::needs_document);
+        if facts.is_none() && by_document {
+            return Err(Unmapped::NeedsItem { path: path.to_owned(), line: rule.place.line });
+        }
+        let escape = |why: key::Unfit| Unmapped::Escape { path: path.to_owned(), why: why.to_string() };
+        let facts = facts.copied().unwrap_or_default();
+        let parts = Parts { provider, path, collection: facts.collection, item: facts.item, date: facts.date };
+        let made = rule.key.as_ref().map(|key| key.make(&parts)).transpose().map_err(escape)?.flatten();
+        // A collection's document has no item and no date: it keeps the key that needs none.
+        let key = made.unwrap_or_else(|| format!("{provider}/{path}"));
+        key::check(&key).map_err(escape)?;
+        let (bucket, tags) = (rule.bucket.clone(), rule.tags.clone());
+        Ok(Target { bucket, key, storage_class: rule.storage_class, tags, by_document })
     }
-    Ok(())
+
+    /// The rules that are looked at before the one that hits.
+    fn before(&self, hit: Option<usize>) -> Vec<&Rule> {
+        let mut rules: Vec<_> = self.rules.iter().enumerate().collect();
+        if self.generation == Generation::A {
+            rules.sort_by_key(|(_, rule)| std::cmp::Reverse(rule.prefix.as_ref().map_or(0, String::len)));
+        }
+        rules.into_iter().take_while(|(number, _)| Some(*number) != hit).map(|(_, rule)| rule).collect()
+    }
+}
+
+impl Rule {
+    fn compile(rule: format::Rule) -> Self {
+        Self {
+            place: rule.place,
+            prefix: rule.prefix.map(|prefix| prefix.value),
+            collection: rule.collection.map(|collection| collection.value),
+            bucket: rule.bucket.name.0.value,
+            storage_class: rule.bucket.storage_class,
+            key: rule.key.map(|key| Key::read(&key.value).expect("the template was looked through")),
+            tags: rule.tags,
+        }
+    }
+}
+
+impl Rule {
+    fn condition(&self) -> Condition<'_> {
+        Condition { prefix: self.prefix.as_deref(), collection: self.collection.as_deref() }
+    }
+}
+
+impl std::fmt::Display for Rule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (&self.prefix, &self.collection) {
+            (Some(prefix), None) => write!(f, "{prefix}"),
+            (None, Some(collection)) => write!(f, "collection {collection}"),
+            (Some(prefix), Some(collection)) => write!(f, "{prefix} of collection {collection}"),
+            (None, None) => f.write_str("default"),
+        }
+    }
+}
+
+/// What the YAML reader says, with its place.
+fn unreadable(error: &serde_saphyr::Error) -> Finding {
+    let place = error.location().map_or(Place { line: 1, column: 1 }, Place::at);
+    let plain = error.without_snippet();
+    #[allow(clippy::wildcard_enum_match_arm, reason = "the reader has some fifty kinds of errors")]
+    let (code, message) = match plain {
+        serde_saphyr::Error::DuplicateMappingKey { key, .. } => {
+            let name = key.as_deref().unwrap_or("a key");
+            (codes::MAP_DUPLICATE, format!("{name} stands twice in the same mapping"))
+        }
+        _ => (codes::MAP_UNREADABLE, plain.to_string()),
+    };
+    // The place is said apart.
+    let message = message.split(" at line ").next().unwrap_or_default();
+    Finding::new(Severity::Error, code, place, message)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MAP: &str = "
-BUCKET_MAP:
-  NODES:
-    SBN:
-      buckets:
-        staging: {name: sbn-staging}
-      paths:
-        - prefix: images/
-          bucket: {name: sbn-images}
-    ATM:
-      paths:
-        - prefix: juno
-          bucket: {name: atm-juno}
-";
-
-    #[track_caller]
-    fn check(provider: &str, path: &str, expected: Option<(&str, &str)>) {
-        let target = BucketMap::parse(MAP, &[]).unwrap().target(provider, path).ok();
-        assert_eq!(target.as_ref().map(|target| (target.bucket.as_str(), target.key.as_str())), expected);
-    }
-
-    #[test]
-    fn the_first_rule_that_hits_wins_and_the_default_takes_the_rest() {
-        check("sbn", "images/a.fits", Some(("sbn-images", "sbn/images/a.fits")));
-        check("SBN", "other/a.fits", Some(("sbn-staging", "sbn/other/a.fits")));
-        check("atm", "juno/x", Some(("atm-juno", "atm/juno/x")));
-        check("atm", "galileo/x", None);
-        check("geo", "x", None);
-    }
-
-    #[track_caller]
-    fn check_bad(yaml: &str, expected: &str) {
-        let error = BucketMap::parse(yaml, &["landing"]).unwrap_err().to_string();
-        assert!(error.contains(expected), "{error}");
-    }
-
-    #[test]
-    fn a_bad_map_is_refused_with_its_fault() {
-        check_bad("BUCKET_MAP: [", "not readable");
-        check_bad("BUCKET_MAP: {NODES: {A: {buckets: {staging: {name: Bad_Name}}}}}", "no bucket name");
-        check_bad("BUCKET_MAP: {NODES: {A: {buckets: {staging: {name: landing}}}}}", "land again");
-        check_bad("BUCKET_MAP: {NODES: {A: {paths: [{prefix: '', bucket: {name: abc}}]}}}", "empty prefix");
-        check_bad("BUCKET_MAP: {NODES: {A: {}, a: {}}}", "twice");
-        check_bad("BUCKET_MAP: {NODES: {A: {pahts: []}}}", "pahts");
-    }
-}
+mod tests;

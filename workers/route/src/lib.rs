@@ -5,31 +5,47 @@
 
 mod assets;
 mod bucket_map;
+mod checksums;
+mod copying;
+mod maintenance;
+mod provenance;
+mod rewriting;
+mod work;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use landfall_events::report::{Ignored, ObjectRouted, Report};
 use landfall_events::routed::{CollectionRouted, ItemRouted, RoutedObject};
-use landfall_events::{Cause, Document, Envelope, ObjectRef, Refusal, Routed, Sequencer, Validated, codes};
-use landfall_shared::config::{Environment, Landings};
+use landfall_events::{Cause, Document, Envelope, Event, ObjectRef, Problem, Refusal, Routed, Validated, codes};
+use landfall_shared::config::{Config, Environment, Landings};
 use landfall_shared::documents::{DOCUMENT_BYTES_MAX, Documents};
-use landfall_shared::objects::{ObjectInfo, Objects, ObjectsError, Over};
+use landfall_shared::objects::{ObjectInfo, Objects, ObjectsError, Over, Properties};
 use landfall_shared::watched::{Watched, WatchedError};
 use landfall_shared::worker::Surroundings;
 use landfall_shared::{Class, Done, Failure, Outcome, Stage, Wait};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use sha2::{Digest, Sha256};
+use serde::Serialize;
+use tokio::time::Instant;
 
-pub use bucket_map::{BucketMap, MapError, Target, Unmapped};
+pub use bucket_map::{BadMap, BucketMap, Explanation, Facts, Finding, Generation, Lint, Place, Rule, Target, Unmapped};
+pub use maintenance::{Sweep, Swept, sweep};
 
-use assets::Parts;
+use assets::{Asset, Parts};
+use checksums::Held;
+use copying::{Copied, Copier, CopyError, Order};
+use provenance::{Provenance, Standing};
+use rewriting::Rewriting;
+use work::{Awaited, Work};
 
 /// Events that are routed at a time.
 const CONCURRENCY: usize = 16;
+
+/// Assets of one document that are looked up or copied at a time.
+const ASSET_CONCURRENCY: usize = 8;
 
 /// The stage.
 pub struct Route {
@@ -37,15 +53,22 @@ pub struct Route {
     documents: Documents,
     landings: Landings,
     map: Watched<BucketMap>,
-    work_bucket: String,
+    copier: Copier,
+    work: Work,
+    rewriting: Rewriting,
+    copy_time_max: Duration,
+    read_bytes_max: u64,
 }
 
 /// Why it could not decide, or does not take it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// An object could not be read, copied or written.
+    /// An object could not be read or written.
     #[error("could not move an object")]
-    Move(#[source] ObjectsError),
+    Move(#[from] ObjectsError),
+    /// An object could not be copied.
+    #[error(transparent)]
+    Copy(#[from] NotCopied),
     /// There is no bucket map to look into.
     #[error("there is no bucket map")]
     Map(#[source] WatchedError),
@@ -55,18 +78,6 @@ pub enum Error {
     /// No landing is configured for it any more.
     #[error("no landing is configured for {0}")]
     Unconfigured(ObjectRef),
-    /// What was copied is not what was there.
-    #[error("the copy {to} is not equal to {from}: {expected} bytes became {found}")]
-    Unequal {
-        /// The source.
-        from: ObjectRef,
-        /// The copy.
-        to: ObjectRef,
-        /// The source's size in bytes.
-        expected: u64,
-        /// The copy's size in bytes.
-        found: u64,
-    },
     /// An href leads out of the provider's part of landing.
     #[error("the asset {asset:?} has an href that leads out of its provider's files: {href}")]
     Escape {
@@ -85,9 +96,38 @@ pub enum Error {
         /// The other.
         second: ObjectRef,
     },
+    /// Assets are not what their item says.
+    #[error("{} assets are not as the document says; {}", .0.len(), .0.first().map_or("", |problem| &problem.message))]
+    Unequal(Vec<Problem>),
+    /// Two files of one document would get the same key.
+    #[error("{first} and {second} would both become {to}")]
+    Collision {
+        /// One file.
+        first: ObjectRef,
+        /// The other.
+        second: ObjectRef,
+        /// The destination.
+        to: ObjectRef,
+    },
     /// The document cannot be taken apart.
     #[error("the document's assets cannot be read")]
     Parts(#[source] serde_json::Error),
+}
+
+/// Why an object could not be copied.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct NotCopied(#[from] CopyError);
+
+impl From<CopyError> for Error {
+    fn from(error: CopyError) -> Self {
+        match error {
+            CopyError::Move(error) => Self::Move(error),
+            error @ (CopyError::Unequal { .. } | CopyError::Taken { .. } | CopyError::Restless(_)) => {
+                Self::Copy(NotCopied(error))
+            }
+        }
+    }
 }
 
 impl Failure for Error {
@@ -95,29 +135,43 @@ impl Failure for Error {
         match self {
             // The port knows.
             Self::Move(source) => source.class(),
+            Self::Copy(NotCopied(error)) => match error {
+                CopyError::Move(source) => source.class(),
+                // A copy that broke on its way, or was overtaken each time, is copied again.
+                CopyError::Unequal { .. } | CopyError::Restless(_) => Class::Transient,
+                CopyError::Taken { .. } => Class::Permanent,
+            },
             // An operator mends the map; nothing that landed is at fault.
             Self::Map(_) => Class::Transient,
-            // A copy that broke on its way is copied again.
-            Self::Unequal { .. } => Class::Transient,
             Self::Unmapped(_)
             | Self::Unconfigured(_)
             | Self::Escape { .. }
             | Self::Ambiguous { .. }
+            | Self::Unequal(_)
+            | Self::Collision { .. }
             | Self::Parts(_) => Class::Permanent,
         }
     }
 
     fn refusal(&self) -> Refusal {
         let code = match self {
-            Self::Unmapped(_) => codes::ROUTE_UNMAPPED,
+            Self::Unmapped(Unmapped::Escape { .. }) => codes::ROUTE_ESCAPE,
+            Self::Unmapped(Unmapped::Provider { .. } | Unmapped::Path { .. }) => codes::ROUTE_UNMAPPED,
+            Self::Unmapped(Unmapped::NeedsItem { .. }) => codes::ROUTE_UNCLAIMED,
             Self::Unconfigured(_) => codes::LANDING_UNCONFIGURED,
             Self::Escape { .. } => codes::ROUTE_ESCAPE,
             Self::Ambiguous { .. } => codes::ROUTE_AMBIGUOUS,
+            Self::Unequal(_) => codes::ROUTE_ASSET_UNEQUAL,
+            Self::Collision { .. } | Self::Copy(NotCopied(CopyError::Taken { .. })) => codes::ROUTE_COLLISION,
             Self::Parts(_) => codes::STAC_SCHEMA,
             Self::Move(_) => codes::ROUTE_REFUSED,
-            Self::Map(_) | Self::Unequal { .. } => codes::GAVE_UP,
+            Self::Map(_) | Self::Copy(_) => codes::GAVE_UP,
         };
-        Refusal::new(code, landfall_shared::stage::chain_of(self))
+        let mut refusal = Refusal::new(code, landfall_shared::stage::chain_of(self));
+        if let Self::Unequal(problems) = self {
+            refusal.problems = problems.iter().take(landfall_events::refusal::PROBLEMS_MAX).cloned().collect();
+        }
+        refusal
     }
 }
 
@@ -129,12 +183,13 @@ impl Stage for Route {
     const NAME: &'static str = "route";
 
     async fn handle(&self, batch: &[Envelope<Validated>], _now: Timestamp) -> Vec<Result<Outcome<Self>, Error>> {
-        let each: Vec<_> = batch.iter().map(|envelope| self.one(envelope)).collect();
+        let until = Instant::now() + self.copy_time_max;
+        let each: Vec<_> = batch.iter().map(|envelope| self.one(envelope, until)).collect();
         futures::stream::iter(each).buffered(CONCURRENCY).collect().await
     }
 
     async fn ready(&self) -> Result<(), Error> {
-        self.objects.ready(&self.work_bucket).await.map_err(Error::Move)
+        Ok(self.objects.ready(self.work.bucket()).await?)
     }
 }
 
@@ -149,276 +204,446 @@ fn watched_map(objects: Arc<dyn Objects>, place: &str, forbidden: &[&str]) -> Wa
 
 /// How an asset of a document stands.
 enum Found {
+    /// It leads elsewhere.
     Foreign,
+    /// It has not landed; where it is expected.
     Missing(ObjectRef),
+    /// It has landed here, and is there still, or was routed before it was removed.
     At(ObjectRef, ObjectInfo),
 }
 
 /// What routing a document came to.
 enum Placed {
-    Done { document: Document, stored: RoutedObject, assets: Vec<RoutedObject> },
+    Done(Done<Validated, Routed>),
     Waits(Vec<ObjectRef>),
+    /// Copies in parts go on with the next message.
+    Unfinished,
+}
+
+/// A document on its way.
+struct Placing<'a> {
+    envelope: &'a Envelope<Validated>,
+    cause: &'a Cause,
+    document: &'a Document,
+    collection: &'a str,
+    item: Option<&'a str>,
+    warnings: &'a [Problem],
+    until: Instant,
+}
+
+impl Placing<'_> {
+    fn routed(
+        &self,
+        document: Document,
+        stored: RoutedObject,
+        assets: Vec<RoutedObject>,
+        warnings: Vec<Problem>,
+    ) -> Routed {
+        let (cause, collection) = (self.cause.clone(), self.collection.to_owned());
+        match self.item {
+            Some(item) => {
+                ItemRouted { cause, collection, item: item.to_owned(), document, stored, assets, warnings }.into()
+            }
+            None => CollectionRouted { cause, collection, document, stored, warnings }.into(),
+        }
+    }
+}
+
+/// What became of an asset's href, for the archive's books.
+#[derive(Debug, Serialize)]
+struct Placement<'a> {
+    name: &'a str,
+    href: &'a str,
+    source: &'a ObjectRef,
+    source_etag: &'a str,
+    destination: &'a RoutedObject,
 }
 
 impl Route {
     /// Builds the stage on what surrounds it; `LANDFALL_BUCKET_MAP` names the map.
     ///
     /// # Errors
-    /// Where the variable is missing, or there is no good map to start with.
+    /// Where the variable is missing, there is no good map to start with, or a template of the configuration is wrong.
     pub async fn new(surroundings: &Surroundings) -> anyhow::Result<Self> {
         let mut environment = Environment::default();
         let place = environment.required("LANDFALL_BUCKET_MAP");
         environment.finish()?;
-        let forbidden = [surroundings.landing_bucket.as_str(), surroundings.work_bucket.as_str()];
-        let map = watched_map(surroundings.objects.clone(), &place, &forbidden);
-        map.current().await?;
-        Ok(Self {
-            objects: surroundings.objects.clone(),
-            documents: surroundings.documents.clone(),
-            landings: surroundings.landings.clone(),
-            map,
-            work_bucket: surroundings.work_bucket.clone(),
-        })
+        let Surroundings { objects, landings, config, work_bucket, .. } = surroundings;
+        let stage = Self::with(objects.clone(), landings.clone(), config, &place, work_bucket)?;
+        stage.map.current().await?;
+        Ok(stage)
     }
 
     /// Builds the stage on ports, with the map at `map` (a path or `s3://…`).
-    pub fn with(objects: Arc<dyn Objects>, landings: Landings, map: &str, work_bucket: &str) -> Self {
+    ///
+    /// # Errors
+    /// Where a template of the configuration is wrong.
+    pub fn with(
+        objects: Arc<dyn Objects>,
+        landings: Landings,
+        config: &Config,
+        map: &str,
+        work_bucket: &str,
+    ) -> anyhow::Result<Self> {
+        let forbidden: Vec<&str> = landings.buckets().into_iter().chain([work_bucket]).collect();
+        let map = watched_map(objects.clone(), map, &forbidden);
+        let rewriting = Rewriting::new(&config.route, &config.destinations)?;
+        let work = Work::new(objects.clone(), work_bucket);
+        let settings = config.route.copy.clone();
+        let copy_time_max = Duration::from_secs(settings.time_max_s);
+        let read_bytes_max = settings.read_mib_max.saturating_mul(1024 * 1024);
+        let copier = Copier::new(objects.clone(), work.clone(), settings);
         let documents = Documents::new(objects.clone(), work_bucket);
-        let map = watched_map(objects.clone(), map, &[work_bucket]);
-        Self { objects, documents, landings, map, work_bucket: work_bucket.to_owned() }
+        Ok(Self { objects, documents, landings, map, copier, work, rewriting, copy_time_max, read_bytes_max })
     }
 
-    async fn one(&self, envelope: &Envelope<Validated>) -> Result<Outcome<Self>, Error> {
-        match &envelope.event {
+    async fn one(&self, envelope: &Envelope<Validated>, until: Instant) -> Result<Outcome<Self>, Error> {
+        let mut outcome = match &envelope.event {
             Validated::Item(item) => {
-                let placed = self.place(&item.cause, &item.document).await;
-                let warnings = &item.warnings;
-                match placed.map_err(|error| (error, &item.collection, &item.item)) {
-                    Ok(Placed::Done { document, stored, assets }) => {
-                        let (cause, collection, item) =
-                            (item.cause.clone(), item.collection.clone(), item.item.clone());
-                        let warnings = warnings.to_vec();
-                        let routed = ItemRouted { cause, collection, item, document, stored, assets, warnings };
-                        Ok(Outcome::next(envelope.followed_by(routed.into())))
-                    }
-                    Ok(Placed::Waits(missing)) => Ok(waits(missing, Some((&item.collection, &item.item)))),
-                    Err((error, collection, id)) if error.class() == Class::Permanent => {
-                        Ok(Outcome::refused(error.refusal().of_item(collection, id)))
-                    }
-                    Err((error, ..)) => Err(error),
-                }
+                let (cause, document, warnings) = (&item.cause, &item.document, &item.warnings[..]);
+                let (collection, item) = (item.collection.as_str(), Some(item.item.as_str()));
+                let placing = Placing { envelope, cause, document, collection, item, warnings, until };
+                self.outcome(&placing, self.place(&placing).await)?
             }
-            Validated::Collection(collection) => match self.place(&collection.cause, &collection.document).await? {
-                Placed::Done { document, stored, .. } => {
-                    let (cause, id) = (collection.cause.clone(), collection.collection.clone());
-                    let warnings = collection.warnings.clone();
-                    let routed = CollectionRouted { cause, collection: id, document, stored, warnings };
-                    Ok(Outcome::next(envelope.followed_by(routed.into())))
-                }
-                Placed::Waits(missing) => Ok(waits(missing, None)),
-            },
-            Validated::Object(accepted) => self.data(envelope, &accepted.cause).await,
-            Validated::Removed(removed) => Ok(Outcome::next(envelope.followed_by(removed.clone().into()))),
+            Validated::Collection(collection) => {
+                let (cause, document, warnings) = (&collection.cause, &collection.document, &collection.warnings[..]);
+                let collection = collection.collection.as_str();
+                let placing = Placing { envelope, cause, document, collection, item: None, warnings, until };
+                self.outcome(&placing, self.place(&placing).await)?
+            }
+            Validated::Object(accepted) => self.data(envelope, &accepted.cause, until).await?,
+            Validated::Removed(removed) => return Ok(Outcome::next(envelope.followed_by(removed.clone().into()))),
+        };
+        // Whatever landed may be what an item waits for.
+        let cause = envelope.event.cause();
+        if let Outcome::Done(done) = &mut outcome
+            && cause.member.is_none()
+        {
+            done.again.extend(self.work.wake(Awaited::Asset(&cause.object)).await?);
         }
+        Ok(outcome)
     }
 
-    /// Routes plain data and tells notify; there is nothing to load.
-    async fn data(&self, envelope: &Envelope<Validated>, cause: &Cause) -> Result<Outcome<Self>, Error> {
-        let to = self.destination(&cause.object, cause.member).await?;
-        let etag = match &cause.etag {
-            Some(etag) => etag.clone(),
-            None => match self.objects.head(&cause.object).await.map_err(Error::Move)? {
-                Some(info) => info.etag,
-                None => return Ok(ignored(envelope, cause, "gone")),
-            },
+    /// What follows from a document that was placed, or was not.
+    fn outcome(&self, placing: &Placing<'_>, placed: Result<Placed, Error>) -> Result<Outcome<Self>, Error> {
+        let of = |refusal: Refusal| match placing.item {
+            Some(item) => refusal.of_item(placing.collection, item),
+            None => refusal,
         };
-        match self.copy(&cause.object, &etag, &to, cause.sequencer.as_ref()).await {
-            Ok(Some(destination)) => {
-                let routed = ObjectRouted { cause: cause.clone(), destination };
-                Ok(Outcome::Done(Done { reports: vec![envelope.followed_by(Report::from(routed))], ..Done::default() }))
+        match placed {
+            Ok(Placed::Done(done)) => Ok(Outcome::Done(done)),
+            Ok(Placed::Waits(missing)) => {
+                let names: Vec<_> = missing.iter().take(WAITS_NAMED_MAX).map(ToString::to_string).collect();
+                let reason = format!("{} assets have not landed: {}", missing.len(), names.join(", "));
+                let refusal = of(Refusal::new(codes::ROUTE_ASSET_MISSING, reason));
+                Ok(Outcome::Wait(Wait { waits_for: names, refusal }))
             }
-            Ok(None) => Ok(ignored(envelope, cause, "superseded")),
-            // Another event is under way for what is there now.
-            Err(Error::Move(ObjectsError::Changed(object))) if object == cause.object => {
-                Ok(ignored(envelope, cause, "overwritten"))
-            }
-            Err(Error::Move(ObjectsError::Missing(object))) if object == cause.object => {
-                Ok(ignored(envelope, cause, "gone"))
-            }
+            Ok(Placed::Unfinished) => Ok(unfinished(placing.envelope)),
+            Err(error) if error.class() == Class::Permanent => Ok(Outcome::refused(of(error.refusal()))),
             Err(error) => Err(error),
         }
     }
 
-    /// Copies a document's assets, writes their new places into it, and stores it at its own.
-    async fn place(&self, cause: &Cause, document: &Document) -> Result<Placed, Error> {
-        let text = self.documents.read(document).await.map_err(Error::Move)?;
-        let mut parts = Parts::read(&text).map_err(Error::Parts)?;
-        let hrefs: Vec<_> = parts.hrefs().map(|(name, href)| (name.to_owned(), href)).collect();
-        let mut found = Vec::with_capacity(hrefs.len());
-        for (name, href) in hrefs {
-            let asset = self.find(cause, &name, &href).await?;
-            found.push((name, asset));
+    /// Routes plain data and tells notify; there is nothing to load.
+    async fn data(
+        &self,
+        envelope: &Envelope<Validated>,
+        cause: &Cause,
+        until: Instant,
+    ) -> Result<Outcome<Self>, Error> {
+        let object = &cause.object;
+        let sited = self.sited(object)?;
+        let map = self.map.current().await.map_err(Error::Map)?;
+        let target = match map.target(sited.provider, sited.path, None) {
+            Ok(target) => target,
+            Err(unmapped @ Unmapped::NeedsItem { .. }) => match self.claimed(envelope, object).await? {
+                Some(target) => target,
+                None => {
+                    let waits_for = vec![format!("an item that names {object} as its asset")];
+                    return Ok(Outcome::Wait(Wait { waits_for, refusal: Error::from(unmapped).refusal() }));
+                }
+            },
+            Err(unmapped) => return Err(unmapped.into()),
+        };
+        let (provider, cause_of) = (sited.provider, Some(cause));
+        let order = Order { from: object, to: &target, provider, cause: cause_of, checked: None, until };
+        match self.copier.copy(order).await? {
+            // Another event is under way for what is there now.
+            Copied::At(_, etag) if cause.etag.as_ref().is_some_and(|ours| *ours != etag) => {
+                Ok(ignored(envelope, cause, "overwritten"))
+            }
+            Copied::At(destination, _) => {
+                let routed = ObjectRouted { cause: cause.clone(), destination };
+                Ok(Outcome::report(envelope.followed_by(Report::from(routed))))
+            }
+            Copied::Superseded(_) => Ok(ignored(envelope, cause, "superseded")),
+            Copied::Gone => Ok(ignored(envelope, cause, "gone")),
+            Copied::Unfinished => Ok(unfinished(envelope)),
         }
-        let missing: Vec<_> = found
-            .iter()
-            .filter_map(|(_, asset)| if let Found::Missing(object) = asset { Some(object.clone()) } else { None })
-            .collect();
-        if !missing.is_empty() {
-            return Ok(Placed::Waits(missing));
-        }
-        let stored_at = self.destination(&cause.object, cause.member).await?;
-        let mut assets = Vec::new();
-        for (name, asset) in found {
-            let Found::At(object, info) = asset else { continue };
-            let to = self.destination(&object, None).await?;
-            let routed = match self.copy(&object, &info.etag, &to, None).await? {
-                Some(routed) => routed,
-                None => RoutedObject { object: to, size: info.size, etag: None },
-            };
-            parts.set_href(&name, &routed.object.to_string());
-            assets.push(routed);
-        }
-        let text = parts.write();
-        let stored = self.store(cause, &stored_at, &text).await?;
-        let document = self.documents.pack(text).await.map_err(Error::Move)?;
-        Ok(Placed::Done { document, stored, assets })
     }
 
-    /// Finds the landed object that an asset means.
-    async fn find(&self, cause: &Cause, asset: &str, href: &str) -> Result<Found, Error> {
-        let root = self.sited(&cause.object)?.root.to_owned();
-        let candidates = match assets::target(href, &cause.object, &root) {
+    /// Where an item has placed an object; where none has, its event is marked to be woken by the one that does.
+    async fn claimed(&self, envelope: &Envelope<Validated>, object: &ObjectRef) -> Result<Option<Target>, Error> {
+        let Some(info) = self.objects.head(object).await? else { return Ok(None) };
+        if let Some(target) = self.work.claimed(object, &info.etag).await? {
+            return Ok(Some(target));
+        }
+        self.work.mark(envelope, &[Awaited::Claim(object)], &[]).await?;
+        // The item may have come between the look and the mark.
+        Ok(self.work.claimed(object, &info.etag).await?)
+    }
+
+    /// Copies a document's assets, writes their new places into it, and stores it at its own.
+    async fn place(&self, placing: &Placing<'_>) -> Result<Placed, Error> {
+        let text = self.documents.read(placing.document).await?;
+        let mut parts = Parts::read(&text).map_err(Error::Parts)?;
+        let map = self.map.current().await.map_err(Error::Map)?;
+        let (collection, item) = (Some(placing.collection), placing.item);
+        let facts = Facts { collection, item, date: item.and_then(|_| parts.date()) };
+        let assets: Vec<Asset> = parts.assets().collect();
+
+        let mut found = self.find(placing, &map, &facts, &assets).await?;
+        let missing = missing(&found);
+        if !missing.is_empty() {
+            let awaited: Vec<_> = missing.iter().map(Awaited::Asset).collect();
+            self.work.mark(placing.envelope, &awaited, &missing).await?;
+            // What landed between the look and the mark has found no mark to wake us by.
+            found = self.find(placing, &map, &facts, &assets).await?;
+            let missing = self::missing(&found);
+            if !missing.is_empty() {
+                return Ok(Placed::Waits(missing));
+            }
+        }
+
+        let mut warnings = placing.warnings.to_vec();
+        self.hold(&assets, &found, &mut warnings).await?;
+        let stored_at = self.own_place(placing, &map, &facts)?;
+        let targets = self.targets(placing, &map, &facts, &found, &stored_at)?;
+        let each = assets.iter().zip(&found).zip(&targets);
+        let copies: Vec<_> =
+            each.map(|((asset, found), target)| self.copy_asset(placing, asset, found, target.as_ref())).collect();
+        let copies = futures::stream::iter(copies).buffered(ASSET_CONCURRENCY);
+        let copied: Vec<Option<Option<RoutedObject>>> = copies.try_collect().await?;
+
+        let (mut placements, mut routed) = (Vec::new(), Vec::new());
+        for ((asset, found), copied) in assets.iter().zip(&found).zip(&copied) {
+            let (Found::At(source, info), Some(copied)) = (found, copied) else { continue };
+            let Some(destination) = copied else { return Ok(Placed::Unfinished) };
+            let href = self.rewriting.href(&destination.object);
+            parts.set_href(&asset.name, &href, self.rewriting.keeps_original);
+            let (name, href, source_etag) = (asset.name.as_str(), asset.href.as_str(), info.etag.as_str());
+            placements.push(Placement { name, href, source, source_etag, destination });
+            routed.push(destination.clone());
+        }
+        parts.set_links(&self.rewriting.links(placing.collection, placing.item));
+        let text = parts.write();
+        let stored = self.store(placing, &stored_at, &text, &placements).await?;
+        let document = self.documents.pack(text).await?;
+        let routed = placing.routed(document, stored, routed, warnings);
+        let mut done = Done { next: vec![placing.envelope.followed_by(routed)], ..Done::default() };
+        for (found, target) in found.iter().zip(&targets) {
+            // What landed alone has waited to be told its place.
+            if let (Found::At(object, _), Some(Target { by_document: true, .. })) = (found, target) {
+                done.again.extend(self.work.wake(Awaited::Claim(object)).await?);
+            }
+        }
+        Ok(Placed::Done(done))
+    }
+
+    /// Finds the landed objects that assets mean.
+    async fn find(
+        &self,
+        placing: &Placing<'_>,
+        map: &BucketMap,
+        facts: &Facts<'_>,
+        assets: &[Asset],
+    ) -> Result<Vec<Found>, Error> {
+        let each: Vec<_> = assets.iter().map(|asset| self.find_one(placing, map, facts, asset)).collect();
+        futures::stream::iter(each).buffered(ASSET_CONCURRENCY).try_collect().await
+    }
+
+    async fn find_one(
+        &self,
+        placing: &Placing<'_>,
+        map: &BucketMap,
+        facts: &Facts<'_>,
+        asset: &Asset,
+    ) -> Result<Found, Error> {
+        let object = &placing.cause.object;
+        let sited = self.sited(object)?;
+        let is_ours = |bucket: &str| {
+            self.landings.has_bucket(bucket) || map.buckets().contains(bucket) || bucket == self.work.bucket()
+        };
+        let candidates = match assets::target(&asset.href, object, sited.root, is_ours) {
             assets::Target::Foreign => return Ok(Found::Foreign),
             assets::Target::Escape => {
-                let (asset, href) = (asset.to_owned(), href.chars().take(200).collect());
+                let (asset, href) = (asset.name.clone(), asset.href.chars().take(200).collect());
                 return Err(Error::Escape { asset, href });
             }
             assets::Target::Landed(candidates) => candidates,
         };
         let mut there: Option<(ObjectRef, ObjectInfo)> = None;
         for candidate in &candidates {
-            let Some(info) = self.objects.head(candidate).await.map_err(Error::Move)? else { continue };
+            let Some(info) = self.objects.head(candidate).await? else { continue };
             if let Some((first, _)) = there {
-                return Err(Error::Ambiguous { asset: asset.to_owned(), first, second: candidate.clone() });
+                return Err(Error::Ambiguous { asset: asset.name.clone(), first, second: candidate.clone() });
             }
             there = Some((candidate.clone(), info));
         }
-        let last = candidates.into_iter().last();
-        Ok(match (there, last) {
-            (Some((object, info)), _) => Found::At(object, info),
-            // The dataset's root is where files are expected that are nowhere yet.
-            (None, Some(expected)) => Found::Missing(expected),
-            (None, None) => Found::Foreign,
-        })
+        if let Some((object, info)) = there {
+            return Ok(Found::At(object, info));
+        }
+        // It may have been routed and then removed from landing.
+        for candidate in &candidates {
+            let sited = self.sited(candidate)?;
+            let Ok(target) = map.target(sited.provider, sited.path, Some(facts)) else { continue };
+            let info = self.objects.head(&ObjectRef::new(target.bucket, target.key)).await?;
+            if let Some(info) = info.filter(|info| provenance::is_of(info, candidate)) {
+                return Ok(Found::At(candidate.clone(), info));
+            }
+        }
+        // The dataset's root is where files are expected that are nowhere yet.
+        Ok(candidates.into_iter().next_back().map_or(Found::Foreign, Found::Missing))
+    }
+
+    /// Holds what landed against what the document says of its assets.
+    async fn hold(&self, assets: &[Asset], found: &[Found], warnings: &mut Vec<Problem>) -> Result<(), Error> {
+        let mut wrong = Vec::new();
+        for (asset, found) in assets.iter().zip(found) {
+            let Found::At(object, info) = found else { continue };
+            let size = checksums::size(asset, object, info);
+            let checksum = checksums::checksum(&*self.objects, asset, object, info, self.read_bytes_max);
+            let held = if size == Held::Equal { checksum.await? } else { size };
+            match held {
+                Held::Equal => {}
+                Held::Unequal(problem) => wrong.push(*problem),
+                Held::Untold(problem) => warnings.push(*problem),
+            }
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(Error::Unequal(wrong)) }
+    }
+
+    /// Where a document belongs; a member of a file gets a file of its own beside it.
+    fn own_place(&self, placing: &Placing<'_>, map: &BucketMap, facts: &Facts<'_>) -> Result<Target, Error> {
+        let sited = self.sited(&placing.cause.object)?;
+        let mut target = map.target(sited.provider, sited.path, Some(facts))?;
+        if let Some(member) = placing.cause.member {
+            target.key = format!("{}.members/{member}.json", target.key);
+        }
+        Ok(target)
+    }
+
+    /// Where the assets belong; two files of one document never get one key.
+    fn targets(
+        &self,
+        placing: &Placing<'_>,
+        map: &BucketMap,
+        facts: &Facts<'_>,
+        found: &[Found],
+        stored_at: &Target,
+    ) -> Result<Vec<Option<Target>>, Error> {
+        let own = &placing.cause.object;
+        let mut taken = BTreeMap::from([(ObjectRef::new(&stored_at.bucket, &stored_at.key), own)]);
+        let mut targets = Vec::with_capacity(found.len());
+        for found in found {
+            let Found::At(object, _) = found else {
+                targets.push(None);
+                continue;
+            };
+            let sited = self.sited(object)?;
+            let target = map.target(sited.provider, sited.path, Some(facts))?;
+            let to = ObjectRef::new(&target.bucket, &target.key);
+            // A document that has itself as an asset is stored as the document.
+            match taken.insert(to.clone(), object) {
+                Some(first) if first != object => {
+                    let (first, second) = (first.clone(), object.clone());
+                    return Err(Error::Collision { first, second, to });
+                }
+                Some(_) | None => targets.push(Some(target).filter(|_| object != own)),
+            }
+        }
+        Ok(targets)
+    }
+
+    /// Copies one asset, where there is something to copy; `Some(None)` where the rest follows with the next message.
+    async fn copy_asset(
+        &self,
+        placing: &Placing<'_>,
+        asset: &Asset,
+        found: &Found,
+        target: Option<&Target>,
+    ) -> Result<Option<Option<RoutedObject>>, Error> {
+        let (Found::At(object, info), Some(target)) = (found, target) else { return Ok(None) };
+        let mut target = target.clone();
+        let sited = self.sited(object)?;
+        if target.by_document {
+            target = self.work.claim(object, &info.etag, &target).await?;
+        }
+        let (provider, checked) = (sited.provider, asset.checksum.as_deref());
+        let order = Order { from: object, to: &target, provider, cause: None, checked, until: placing.until };
+        Ok(Some(match self.copier.copy(order).await? {
+            Copied::At(routed, _) | Copied::Superseded(routed) => Some(routed),
+            Copied::Unfinished => None,
+            // It is at its destination, and was removed from landing.
+            Copied::Gone => Some(RoutedObject {
+                object: ObjectRef::new(target.bucket, target.key),
+                size: info.size,
+                etag: Some(info.etag.clone()),
+                storage_class: target.storage_class,
+            }),
+        }))
     }
 
     fn sited<'a>(&'a self, object: &'a ObjectRef) -> Result<landfall_shared::config::Sited<'a>, Error> {
         self.landings.site(object).ok_or_else(|| Error::Unconfigured(object.clone()))
     }
 
-    /// Where an object belongs; a member of a file gets a file of its own beside it.
-    async fn destination(&self, object: &ObjectRef, member: Option<u32>) -> Result<ObjectRef, Error> {
-        let map = self.map.current().await.map_err(Error::Map)?;
-        let sited = self.sited(object)?;
-        let target = map.target(sited.provider, sited.path)?;
-        let key = match member {
-            Some(member) => format!("{}.members/{member}.json", target.key),
-            None => target.key,
-        };
-        Ok(ObjectRef::new(target.bucket, key))
-    }
-
-    /// Copies what has this etag and looks at the copy. `None` where the destination holds something newer.
-    async fn copy(
-        &self,
-        from: &ObjectRef,
-        etag: &str,
-        to: &ObjectRef,
-        sequencer: Option<&Sequencer>,
-    ) -> Result<Option<RoutedObject>, Error> {
-        let source = source_of(from);
-        if let Some(there) = self.objects.head(to).await.map_err(Error::Move)? {
-            if is_same(&there, &source, etag) {
-                return Ok(Some(RoutedObject { object: to.clone(), size: there.size, etag: Some(there.etag) }));
-            }
-            if is_newer(&there, &source, sequencer) {
-                return Ok(None);
-            }
-        }
-        let copied = self.objects.copy(from, etag, to, &provenance(source, etag, sequencer)).await;
-        let (expected, copied) = copied.map_err(Error::Move)?;
-        if copied.size != expected {
-            let (from, to) = (from.clone(), to.clone());
-            return Err(Error::Unequal { from, to, expected, found: copied.size });
-        }
-        Ok(Some(RoutedObject { object: to.clone(), size: copied.size, etag: Some(copied.etag) }))
-    }
-
     /// Stores the rewritten document, unless a newer one is there.
-    async fn store(&self, cause: &Cause, to: &ObjectRef, text: &str) -> Result<RoutedObject, Error> {
-        let source = source_of(&cause.object);
-        let size = text.len() as u64;
-        let there = self.objects.head(to).await.map_err(Error::Move)?;
-        if let Some(there) = &there
-            && is_newer(there, &source, cause.sequencer.as_ref())
-        {
-            // Load will find this one superseded.
-            return Ok(RoutedObject { object: to.clone(), size: there.size, etag: Some(there.etag.clone()) });
+    async fn store(
+        &self,
+        placing: &Placing<'_>,
+        target: &Target,
+        text: &str,
+        placements: &[Placement<'_>],
+    ) -> Result<RoutedObject, Error> {
+        let (cause, to) = (placing.cause, ObjectRef::new(&target.bucket, &target.key));
+        let ours = Provenance::of_document(cause, self.sited(&cause.object)?.provider, text);
+        let there = self.objects.head(&to).await?;
+        let storage_class = target.storage_class;
+        let stored = |size, etag| Ok(RoutedObject { object: to.clone(), size, etag: Some(etag), storage_class });
+        match (ours.standing(there.as_ref()), &there) {
+            // Load will find an older one superseded.
+            (Standing::Same | Standing::Newer, Some(there)) => return stored(there.size, there.etag.clone()),
+            (Standing::Taken(by), _) => return Err(CopyError::Taken { to, by }.into()),
+            (Standing::Older | Standing::Same | Standing::Newer, _) => {}
         }
-        let etag = cause.etag.as_deref().unwrap_or_default();
-        let metadata = provenance(source, etag, cause.sequencer.as_ref());
-        let body = Bytes::from(text.to_owned());
+        let mut properties =
+            Properties::of_type(if placing.item.is_some() { "application/geo+json" } else { "application/json" });
+        properties.metadata = ours.metadata(&BTreeMap::new());
+        properties.storage_class = storage_class;
+        properties.tags = Some(target.tags.clone()).filter(|tags| !tags.is_empty());
+        let hrefs = serde_json::json!({"cause": cause, "collection": placing.collection, "item": placing.item,
+            "event": placing.envelope.id, "document": to, "assets": placements});
+        self.work.keep_hrefs(&to, &hrefs).await?;
         // Whoever writes between the look and this wins, and we look again.
         let over = there.as_ref().map_or(Over::Nothing, |there| Over::This(&there.etag));
-        let written = self.objects.put(to, body, "application/json", &metadata, over).await.map_err(Error::Move)?;
-        Ok(RoutedObject { object: to.clone(), size, etag: Some(written.etag) })
+        let etag = self.objects.put(&to, Bytes::from(text.to_owned()), &properties, over).await?;
+        stored(text.len() as u64, etag)
     }
 }
 
-const SOURCE: &str = "landfall-source";
-const ETAG: &str = "landfall-etag";
-const SEQUENCER: &str = "landfall-sequencer";
+/// Missing assets that are named in a wait.
+const WAITS_NAMED_MAX: usize = 20;
 
-/// The longest source that is written out: all user metadata together may have 2 KB.
-/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html>
-const SOURCE_BYTES_MAX: usize = 1024;
-
-/// User metadata takes ASCII only, so that the source is written as a URL; a very long one as its hash.
-fn source_of(object: &ObjectRef) -> String {
-    let encode = |part| utf8_percent_encode(part, NON_ALPHANUMERIC).to_string();
-    let key: Vec<_> = object.key.split('/').map(encode).collect();
-    let url = format!("s3://{}/{}", object.bucket, key.join("/"));
-    if url.len() <= SOURCE_BYTES_MAX {
-        return url;
-    }
-    format!("sha256:{}", hex::encode(Sha256::digest(url)))
+fn missing(found: &[Found]) -> Vec<ObjectRef> {
+    let missing =
+        found.iter().filter_map(|found| if let Found::Missing(object) = found { Some(object.clone()) } else { None });
+    missing.collect()
 }
 
-fn provenance(source: String, etag: &str, sequencer: Option<&Sequencer>) -> BTreeMap<String, String> {
-    let sequencer = sequencer.map(ToString::to_string).unwrap_or_default();
-    let pairs = [(SOURCE, source), (ETAG, etag.to_owned()), (SEQUENCER, sequencer)];
-    pairs.into_iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| (name.to_owned(), value)).collect()
-}
-
-fn is_same(there: &ObjectInfo, source: &str, etag: &str) -> bool {
-    let says = |name: &str, value: &str| there.metadata.get(name).is_some_and(|there| there == value);
-    says(SOURCE, source) && says(ETAG, etag)
-}
-
-fn is_newer(there: &ObjectInfo, source: &str, sequencer: Option<&Sequencer>) -> bool {
-    let theirs = there.metadata.get(SEQUENCER).cloned().and_then(|text| Sequencer::try_from(text).ok());
-    let of_same = there.metadata.get(SOURCE).is_some_and(|there| there == source);
-    of_same && theirs.zip(sequencer).is_some_and(|(theirs, ours)| theirs > *ours)
-}
-
-fn waits(missing: Vec<ObjectRef>, item: Option<(&String, &String)>) -> Outcome<Route> {
-    let waits_for: Vec<_> = missing.iter().take(20).map(ToString::to_string).collect();
-    let reason = format!("{} assets have not landed: {}", missing.len(), waits_for.join(", "));
-    let mut refusal = Refusal::new(codes::ROUTE_ASSET_MISSING, reason);
-    if let Some((collection, item)) = item {
-        refusal = refusal.of_item(collection, item);
-    }
-    Outcome::Wait(Wait { waits_for, refusal })
+/// The same event again, at once: it goes on where this one stopped.
+fn unfinished(envelope: &Envelope<Validated>) -> Outcome<Route> {
+    Outcome::Done(Done { again: vec![envelope.clone()], ..Done::default() })
 }
 
 fn ignored(envelope: &Envelope<Validated>, cause: &Cause, rule: &str) -> Outcome<Route> {

@@ -4,7 +4,7 @@ use landfall_shared::memory::MemoryObjects;
 
 use super::*;
 
-const MAP: &str = "BUCKET_MAP: {NODES: {SBN: {buckets: {staging: {name: archive}}}}}";
+const MAP: &str = "BUCKET_MAP: {NODES: {SBN: {default: {bucket: {name: archive}}}}}";
 
 struct World {
     stage: Route,
@@ -15,7 +15,8 @@ fn world() -> World {
     let objects = MemoryObjects::new(Arc::default());
     objects.land(&ObjectRef::new("work", "config/bucket-map.yaml"), MAP);
     let landings = Landings::new(&Config::default(), "landing").unwrap();
-    let stage = Route::with(Arc::new(objects.clone()), landings, "s3://work/config/bucket-map.yaml", "work");
+    let place = "s3://work/config/bucket-map.yaml";
+    let stage = Route::with(Arc::new(objects.clone()), landings, &Config::default(), place, "work").unwrap();
     World { stage, objects }
 }
 
@@ -74,7 +75,7 @@ async fn a_late_event_never_puts_old_bytes_in_place() {
     let new = world.objects.land(&landed("sbn/a"), "new");
     world.reports(data(&new)).await;
     let late = world.reports(data(&old)).await;
-    assert!(matches!(&late[..], [Report::Ignored(ignored)] if ignored.rule == "superseded"), "{late:?}");
+    assert!(matches!(&late[..], [Report::Ignored(ignored)] if ignored.rule == "overwritten"), "{late:?}");
     assert_eq!(world.body(&archived("sbn/a")).as_deref(), Some("new"));
 }
 
