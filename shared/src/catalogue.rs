@@ -183,6 +183,8 @@ pub struct Row {
     pub parked: Option<String>,
     /// The release that claimed it.
     pub released_by: Option<EventId>,
+    /// When we were about to remove the landed object, because it is completed.
+    pub cleared: Option<Timestamp>,
 }
 
 impl Row {
@@ -207,6 +209,7 @@ impl Row {
             destination: None,
             parked: None,
             released_by: None,
+            cleared: None,
         }
     }
 }
@@ -255,6 +258,8 @@ pub enum Applied {
     },
     /// It needs nothing done, by this rule.
     Ignored(&'static str),
+    /// The object was removed by ourselves, because it is completed: all stays as it is.
+    Cleared,
 }
 
 /// An item that went with its object.
@@ -344,6 +349,13 @@ pub trait Catalogue: Send + Sync {
 
     /// Records that these events were announced.
     async fn announced(&self, events: &[EventId]) -> Result<(), CatalogueError>;
+
+    /// Records that the landed objects of these events are about to be removed by ourselves, and says of which: those
+    /// that are loaded or routed, and announced.
+    async fn clearing(&self, events: &[EventId]) -> Result<Vec<EventId>, CatalogueError>;
+
+    /// Records that the landed object of an event was not removed after all.
+    async fn not_cleared(&self, event: &EventId) -> Result<(), CatalogueError>;
 
     /// Asks whether it answers.
     async fn ready(&self) -> Result<(), CatalogueError>;

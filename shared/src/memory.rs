@@ -427,6 +427,30 @@ impl Catalogue for MemoryCatalogue {
         self.faults.call(effect, || Err(away())).await
     }
 
+    async fn clearing(&self, events: &[EventId]) -> Result<Vec<EventId>, CatalogueError> {
+        let effect = || {
+            let mut kept = locked(&self.state);
+            let settled =
+                |row: &&mut Row| matches!(row.state, State::Loaded | State::Routed) && row.announced.is_some();
+            let rows = kept.rows.values_mut().filter(|row| events.contains(&row.event)).filter(settled);
+            let clear = |row: &mut Row| {
+                row.cleared = row.cleared.or(Some(Timestamp::UNIX_EPOCH));
+                row.event.clone()
+            };
+            Ok(rows.map(clear).collect())
+        };
+        self.faults.call(effect, || Err(away())).await
+    }
+
+    async fn not_cleared(&self, event: &EventId) -> Result<(), CatalogueError> {
+        let effect = || {
+            let mut kept = locked(&self.state);
+            kept.rows.values_mut().filter(|row| row.event == *event).for_each(|row| row.cleared = None);
+            Ok(())
+        };
+        self.faults.call(effect, || Err(away())).await
+    }
+
     async fn ready(&self) -> Result<(), CatalogueError> {
         self.faults.call(|| Ok(()), || Err(away())).await
     }

@@ -39,9 +39,11 @@ pub struct World {
     pub topics: MemoryTopics,
     /// The queues by stage.
     pub queues: BTreeMap<&'static str, Queues>,
+    config: Config,
 }
 
-const MAP: &str = "BUCKET_MAP: {NODES: {SBN: {default: {bucket: {name: archive}}}, \
+/// A bucket map that routes everything of two providers to one bucket.
+pub const MAP: &str = "BUCKET_MAP: {NODES: {SBN: {default: {bucket: {name: archive}}}, \
     ABC: {default: {bucket: {name: archive}}}}}";
 
 /// Everything that outsiders can see when all is done, without times and repetitions.
@@ -71,9 +73,19 @@ impl World {
     /// An empty world with a bucket map.
     #[must_use]
     pub fn new() -> Self {
+        Self::with("", MAP)
+    }
+
+    /// An empty world with this configuration and this bucket map.
+    ///
+    /// # Panics
+    /// Where the configuration cannot be read.
+    #[must_use]
+    pub fn with(config: &str, map: &str) -> Self {
+        let config = Config::parse(config).expect("a test's configuration is good");
         let faults = Arc::new(Faults::default());
         let objects = MemoryObjects::new(faults.clone());
-        objects.land(&ObjectRef::new("work", "config/bucket-map.yaml"), MAP);
+        objects.land(&ObjectRef::new("work", "config/bucket-map.yaml"), map.to_owned());
         let queues = landfall::stages().into_iter().map(|stage| {
             (stage, Queues { own: MemoryQueue::new(faults.clone()), dead: MemoryQueue::new(faults.clone()) })
         });
@@ -83,6 +95,7 @@ impl World {
             topics: MemoryTopics::new(faults.clone()),
             objects,
             faults,
+            config,
         }
     }
 
@@ -141,7 +154,7 @@ impl World {
     /// # Panics
     /// Where it does not come to rest.
     pub async fn settle(&self) {
-        let landings = Landings::new(&Config::default(), "landing").expect("the default configuration is good");
+        let landings = Landings::new(&self.config, "landing").expect("a test's configuration is good");
         let policy = Policy { wait_max: Duration::from_secs(3600), ..Policy::default() };
         let objects = Arc::new(self.objects.clone());
         let catalogue = Arc::new(self.catalogue.clone());
@@ -154,11 +167,11 @@ impl World {
         let map = "s3://work/config/bucket-map.yaml";
         let validate = runner!(Validate::with(objects.clone(), landings.clone(), "work", None));
         let route = runner!(
-            Route::with(objects.clone(), landings.clone(), &Config::default(), map, "work")
-                .expect("it has no templates")
+            Route::with(objects.clone(), landings.clone(), &self.config, map, "work").expect("it has no templates")
         );
         let load = runner!(Load::with(catalogue.clone(), objects.clone(), "work", policy.wait_max));
-        let notify = runner!(Notify::with(catalogue.clone(), Arc::new(self.topics.clone())));
+        let notify =
+            runner!(Notify::with(catalogue.clone(), Arc::new(self.topics.clone()), objects.clone(), landings.clone()));
         for _ in 0..10_000 {
             let mut moved = false;
             moved |= self.step(&validate).await;

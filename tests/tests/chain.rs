@@ -8,7 +8,7 @@ use landfall_tests::memory_world::{Snapshot, World, collection, item};
 
 /// Lets a scenario happen in a fresh world with one strike, and gives what can be seen afterwards.
 async fn happen(scenario: Scenario, strike: Strike) -> (Snapshot, bool) {
-    let world = World::new();
+    let world = scenario.world();
     world.arm(strike);
     scenario.run(&world).await;
     let struck = !world.faults.is_armed();
@@ -29,9 +29,31 @@ enum Scenario {
     Members,
     /// Items that wait for one collection: of its owner, of somebody else, poison, and one id under two keys.
     Contested,
+    /// What is completed is deleted from landing, and S3 says so; events come again afterwards.
+    Cleared,
+    /// The bucket map places files by the item that names them; they land before it, and one is of no item.
+    Placed,
 }
 
+/// Keys by collection and item.
+const PLACED: &str = "
+BUCKET_MAP:
+  NODES:
+    SBN:
+      default: {bucket: {name: archive}}
+      paths:
+        - {collection: C, prefix: D/, bucket: {name: archive}, key: '{collection}/{year}/{item}/{filename}'}
+";
+
 impl Scenario {
+    fn world(self) -> World {
+        match self {
+            Self::Cleared => World::with("[[landing]]\nafter_route = 'delete'\n", landfall_tests::memory_world::MAP),
+            Self::Placed => World::with("", PLACED),
+            Self::Everything | Self::Overwritten | Self::Mended | Self::Members | Self::Contested => World::new(),
+        }
+    }
+
     async fn run(self, world: &World) {
         match self {
             Self::Everything => {
@@ -92,6 +114,28 @@ impl Scenario {
                 world.land("abc/C/metadata/items/i.json", &free("i", "of somebody else"));
                 world.settle().await;
                 world.land("sbn/C/metadata/collection.json", &collection("C"));
+                world.settle().await;
+            }
+            Self::Cleared => {
+                let asset = world.land("sbn/C/data/i.tif", "II*");
+                world.settle().await;
+                let first = world.land("sbn/C/metadata/items/i.json", &item("i", "C", "one"));
+                world.land("sbn/C/metadata/collection.json", &collection("C"));
+                world.land("sbn/C/metadata/broken.json", "{");
+                world.settle().await;
+                for key in ["sbn/C/data/i.tif", "sbn/C/metadata/items/i.json", "sbn/C/metadata/collection.json"] {
+                    world.remove(key);
+                }
+                world.notify_of(&asset);
+                world.notify_of(&first);
+                world.settle().await;
+            }
+            Self::Placed => {
+                world.land("sbn/D/data/i.tif", "II*");
+                world.land("sbn/D/data/nobodys.tif", "II*");
+                world.settle_until_waiting().await;
+                world.land("sbn/D/metadata/items/i.json", &item("i", "C", "one"));
+                world.land("sbn/D/metadata/collection.json", &collection("C"));
                 world.settle().await;
             }
         }
@@ -222,6 +266,43 @@ async fn an_item_whose_asset_never_lands_is_refused_at_its_deadline() {
     let codes: Vec<_> = seen.letters.iter().map(|(stage, code, _)| format!("{stage} {code}")).collect();
     assert_eq!(codes, ["route route.asset-missing"]);
     assert_eq!(topics(&seen), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn cleared_objects_end_the_same_whatever_call_fails() {
+    sweep(Scenario::Cleared).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_cleared_from_landing_stays_in_the_archive() {
+    let world = Scenario::Cleared.world();
+    Scenario::Cleared.run(&world).await;
+    let seen = world.snapshot();
+    let left: Vec<_> = world.objects.all().into_keys().filter(|object| object.bucket == "landing").collect();
+    assert_eq!(left.iter().map(|object| object.key.as_str()).collect::<Vec<_>>(), ["sbn/C/metadata/broken.json"]);
+    assert_eq!((seen.items.len(), seen.archived.len()), (1, 3));
+    assert!(!seen.notices.values().any(|(_, body)| body.contains("item.delete")), "{:?}", seen.notices);
+    assert_eq!(topics(&seen), (3, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn placed_files_end_the_same_whatever_call_fails() {
+    sweep(Scenario::Placed).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_is_placed_by_the_item_that_names_it_however_early_it_lands() {
+    let world = Scenario::Placed.world();
+    Scenario::Placed.run(&world).await;
+    let seen = world.snapshot();
+    let keys: Vec<_> = seen.archived.keys().map(|object| object.key.as_str()).collect();
+    assert_eq!(keys, ["C/2024/i/i.json", "C/2024/i/i.tif", "sbn/D/metadata/collection.json"]);
+    assert!(seen.items.values().all(|item| item.contains("s3://archive/C/2024/i/i.tif")));
+    let codes: Vec<_> = seen.letters.iter().map(|(stage, code, _)| format!("{stage} {code}")).collect();
+    assert_eq!(codes, ["route route.unclaimed"]);
+    // Copied once, although the item and its own event both wanted it there.
+    let copied = world.objects.copied();
+    assert_eq!(copied.iter().filter(|object| object.key == "C/2024/i/i.tif").count(), 1, "{copied:?}");
 }
 
 /// A list of collections, as `GET /collections` has it, and an ndjson of collections and items together.

@@ -257,6 +257,9 @@ fn removal(view: &mut View, envelope: &Envelope<Routed>, removed: &ObjectRemoved
     }
     let tombstone = |subject: Subject, event: EventId| Row::new(envelope, subject, State::Removed, event);
     let mine: Vec<Row> = view.rows.values().filter(|row| row.cause.object == cause.object).cloned().collect();
+    if mine.iter().any(|row| row.cleared.is_some()) {
+        return Applied::Cleared;
+    }
     let mut gone = Vec::new();
     let mut kept_collection = false;
     for row in &mine {

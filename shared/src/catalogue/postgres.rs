@@ -224,6 +224,22 @@ impl Catalogue for PostgresCatalogue {
         Ok(())
     }
 
+    async fn clearing(&self, events: &[EventId]) -> Result<Vec<EventId>, CatalogueError> {
+        let client = self.client().await?;
+        let ids: Vec<&str> = events.iter().map(|id| id.0.as_str()).collect();
+        let sql = "update landfall.ledger set cleared = coalesce(cleared, now())
+            where event = any($1) and state in ('loaded', 'routed') and announced is not null returning event";
+        let rows = client.query(sql, &[&ids]).await.map_err(|error| CatalogueError::from(Fault::of(&error)))?;
+        Ok(rows.iter().map(|row| EventId(row.get(0))).collect())
+    }
+
+    async fn not_cleared(&self, event: &EventId) -> Result<(), CatalogueError> {
+        let client = self.client().await?;
+        let sql = "update landfall.ledger set cleared = null where event = $1";
+        client.execute(sql, &[&event.0]).await.map_err(|error| CatalogueError::from(Fault::of(&error)))?;
+        Ok(())
+    }
+
     async fn ready(&self) -> Result<(), CatalogueError> {
         let client = self.client().await?;
         client.simple_query("select 1").await.map_err(|error| CatalogueError::from(Fault::of(&error)))?;
@@ -239,6 +255,9 @@ fn backoff() -> ExponentialBuilder {
         .with_jitter()
 }
 
+/// What a ledger of an earlier release lacks.
+const SINCE: &str = "alter table landfall.ledger add column if not exists cleared timestamptz";
+
 /// Brings the ledger's schema up to date, once, whoever asks first. pgSTAC must be there already.
 ///
 /// # Errors
@@ -253,6 +272,7 @@ pub async fn migrate(url: &str) -> Result<(), CatalogueError> {
         if !there {
             transaction.batch_execute(include_str!("schema.sql")).await?;
         }
+        transaction.batch_execute(SINCE).await?;
         transaction.commit().await
     };
     run.await.map_err(|error: tokio_postgres::Error| Fault::of(&error).into())
@@ -493,13 +513,14 @@ fn read_row(sql: &SqlRow) -> Option<Row> {
         destination: sql.get("destination"),
         parked: sql.get("parked"),
         released_by: sql.get::<_, Option<String>>("released_by").map(EventId),
+        cleared: sql.get("cleared"),
     })
 }
 
 /// The columns that a row sets, in the order of the insert.
 const COLUMNS: &str = "bucket, key, subject, kind, collection, item, member, change, version_id, etag, size, \
     sequencer, event_time, provider, redrive, state, effect, event, announced, stage, code, reason, problems, \
-    waits_for, until, destination, parked, released_by, updated";
+    waits_for, until, destination, parked, released_by, updated, cleared";
 
 async fn write_rows(transaction: &Transaction<'_>, view: &View) -> Result<(), Fault> {
     for (object, subject) in &view.dropped {
@@ -548,6 +569,7 @@ fn row_json(row: &Row, now: Timestamp) -> serde_json::Value {
         "state": row.state.as_str(),
         "effect": row.effect.map(Effect::as_str),
         "event": row.event.0,
+        "cleared": row.cleared,
         "announced": row.announced,
         "stage": row.stage,
         "code": clean(&row.code),

@@ -31,6 +31,7 @@ create table landfall.ledger (
     destination text,
     parked      text,                          -- the event that goes on when its collection is there
     released_by text,
+    cleared     timestamptz,                   -- when we were about to remove the landed object, completed as it is
     updated     timestamptz not null default now(),
     primary key (bucket, key, subject)
 );

@@ -267,7 +267,7 @@ fn outcome(envelope: &Envelope<Routed>, applied: Applied) -> Done<Routed, Report
             done.next.push(envelope.followed_by(ignored.into()));
         }
         // The ledger has it, and says so to those who ask.
-        (_, Applied::Superseded | Applied::Parked { .. } | Applied::Loaded { .. }) => {}
+        (_, Applied::Superseded | Applied::Parked { .. } | Applied::Loaded { .. } | Applied::Cleared) => {}
     }
     done
 }

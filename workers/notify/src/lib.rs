@@ -1,12 +1,16 @@
 //! The notify stage: the ledger is told, then the subscribers.
 //!
-//! It publishes what is still the newest, and refuses to announce what something newer has superseded.
+//! It publishes what is still the newest, and refuses to announce what something newer has superseded. What is
+//! announced, it clears from landing where the configuration says so; never before, and nothing that was written since.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use landfall_events::{Envelope, EventId, Never, Notice, Refusal, Report, codes};
+use landfall_events::report::Effect;
+use landfall_events::{Cause, Envelope, Event, EventId, Never, Notice, Refusal, Report, codes};
 use landfall_shared::catalogue::{Catalogue, CatalogueError, Standing};
+use landfall_shared::config::{AfterRoute, Landings};
+use landfall_shared::objects::{Objects, ObjectsError};
 use landfall_shared::stage::{Class, Failure, Outcome, Stage};
 use landfall_shared::topic::{TopicError, Topics};
 use landfall_shared::worker::Surroundings;
@@ -16,7 +20,12 @@ use tracing::info;
 pub struct Notify {
     catalogue: Arc<dyn Catalogue>,
     topics: Arc<dyn Topics>,
+    objects: Arc<dyn Objects>,
+    landings: Landings,
 }
+
+/// The tag of a landed object that is completed.
+const TAG: (&str, &str) = ("landfall", "completed");
 
 /// Why it could not decide.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -27,6 +36,9 @@ pub enum Error {
     /// The topic did not take the notice.
     #[error("could not announce")]
     Publish(#[source] TopicError),
+    /// A completed object could not be cleared from landing.
+    #[error("could not clear what is completed")]
+    Clear(#[source] ObjectsError),
 }
 
 impl Failure for Error {
@@ -36,6 +48,7 @@ impl Failure for Error {
             Self::Publish(TopicError::Unavailable(_)) => Class::Transient,
             // The same bytes would be refused again.
             Self::Publish(TopicError::Refused(_)) => Class::Permanent,
+            Self::Clear(source) => source.class(),
         }
     }
 
@@ -43,6 +56,7 @@ impl Failure for Error {
         match self {
             Self::Record(source) => Refusal::new(codes::LOAD_REFUSED, source.to_string()),
             Self::Publish(source) => Refusal::new(codes::DELIVERY_UNSENDABLE, source.to_string()),
+            Self::Clear(source) => Refusal::new(codes::GAVE_UP, source.to_string()),
         }
     }
 }
@@ -84,42 +98,128 @@ impl Notify {
     /// # Errors
     /// Where the catalogue or a topic is not configured.
     pub fn new(surroundings: &Surroundings) -> anyhow::Result<Self> {
-        Ok(Self::with(surroundings.catalogue()?, surroundings.topics()?))
+        let (objects, landings) = (surroundings.objects.clone(), surroundings.landings.clone());
+        Ok(Self::with(surroundings.catalogue()?, surroundings.topics()?, objects, landings))
     }
 
     /// Builds the stage on ports.
-    pub fn with(catalogue: Arc<dyn Catalogue>, topics: Arc<dyn Topics>) -> Self {
-        Self { catalogue, topics }
+    pub fn with(
+        catalogue: Arc<dyn Catalogue>,
+        topics: Arc<dyn Topics>,
+        objects: Arc<dyn Objects>,
+        landings: Landings,
+    ) -> Self {
+        Self { catalogue, topics, objects, landings }
     }
 
     /// Records all, publishes what stands, and records that it was published.
     async fn announce(&self, reports: &[Envelope<Report>]) -> Result<Vec<Result<(), Error>>, Error> {
         let standings = self.catalogue.record(reports, None).await.map_err(Error::Record)?;
         let mut results = vec![Ok(()); reports.len()];
-        let mut notices = Vec::new();
-        let mut of_notice = Vec::new();
+        let (mut notices, mut of_notice, mut settled) = (Vec::new(), Vec::new(), Vec::new());
         for (index, (report, standing)) in reports.iter().zip(standings).enumerate() {
             match (standing, Notice::of(report)) {
                 (Standing::Current, Some(notice)) => {
                     notices.push(notice);
                     of_notice.push(index);
                 }
-                (Standing::Current, None) | (Standing::Announced, _) => {}
+                (Standing::Announced, _) => settled.push(index),
+                (Standing::Current, None) => {}
                 (Standing::Superseded, _) => info!(event.id = %report.id, "superseded, not announced"),
             }
         }
-        if notices.is_empty() {
-            return Ok(results);
-        }
-        let published = self.topics.publish(&notices).await;
-        let mut announced: Vec<EventId> = Vec::new();
-        for ((index, notice), result) in of_notice.into_iter().zip(&notices).zip(published) {
-            match result {
-                Ok(()) => announced.push(notice.id.clone()),
-                Err(error) => results[index] = Err(Error::Publish(error)),
+        if !notices.is_empty() {
+            let published = self.topics.publish(&notices).await;
+            let mut announced: Vec<EventId> = Vec::new();
+            for ((index, notice), result) in of_notice.into_iter().zip(&notices).zip(published) {
+                match result {
+                    Ok(()) => {
+                        announced.push(notice.id.clone());
+                        settled.push(index);
+                    }
+                    Err(error) => results[index] = Err(Error::Publish(error)),
+                }
             }
+            self.catalogue.announced(&announced).await.map_err(Error::Record)?;
         }
-        self.catalogue.announced(&announced).await.map_err(Error::Record)?;
+        self.clear(reports, &settled, &mut results).await?;
         Ok(results)
     }
+
+    /// Removes or marks the landed objects of what is announced, where the configuration says so. The ledger is told
+    /// before it, so that the removal is not taken for the provider's.
+    async fn clear(
+        &self,
+        reports: &[Envelope<Report>],
+        settled: &[usize],
+        results: &mut [Result<(), Error>],
+    ) -> Result<(), Error> {
+        let wanted = settled.iter().filter_map(|&index| {
+            let cause = completed(&reports[index].event)?;
+            let after = self.landings.site(&cause.object)?.after_route;
+            (after != AfterRoute::Keep).then_some((index, cause, after))
+        });
+        let wanted: Vec<_> = wanted.collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let deleted = wanted.iter().filter(|(.., after)| *after == AfterRoute::Delete);
+        let deleted: Vec<EventId> = deleted.map(|(index, ..)| reports[*index].id.clone()).collect();
+        let clearing = if deleted.is_empty() {
+            Vec::new()
+        } else {
+            self.catalogue.clearing(&deleted).await.map_err(Error::Record)?
+        };
+        for (index, cause, after) in wanted {
+            let id = &reports[index].id;
+            let done = match after {
+                AfterRoute::Delete if clearing.contains(id) => self.delete(id, cause).await,
+                AfterRoute::Tag => self.tag(cause).await,
+                AfterRoute::Delete | AfterRoute::Keep => Ok(()),
+            };
+            if let Err(error) = done {
+                results[index] = Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes what was completed, and nothing that was written since.
+    async fn delete(&self, id: &EventId, cause: &Cause) -> Result<(), Error> {
+        match self.objects.delete(&cause.object, cause.etag.as_deref()).await {
+            Ok(()) => Ok(()),
+            // It was overwritten, or was deleted by an earlier try, which a condition does not tell apart.
+            Err(ObjectsError::Changed(object)) => match self.objects.head(&object).await.map_err(Error::Clear)? {
+                Some(_) => self.catalogue.not_cleared(id).await.map_err(Error::Record),
+                None => Ok(()),
+            },
+            Err(error) => Err(Error::Clear(error)),
+        }
+    }
+
+    /// Tags what was completed. S3 has no condition for that: what is overwritten in this moment is tagged too early,
+    /// and is completed a moment later.
+    async fn tag(&self, cause: &Cause) -> Result<(), Error> {
+        let Some(there) = self.objects.head(&cause.object).await.map_err(Error::Clear)? else { return Ok(()) };
+        if cause.etag.as_ref().is_some_and(|etag| *etag != there.etag) {
+            return Ok(());
+        }
+        let mut tags = self.objects.tags(&cause.object).await.map_err(Error::Clear)?;
+        if tags.insert(TAG.0.to_owned(), TAG.1.to_owned()).as_deref() == Some(TAG.1) {
+            return Ok(());
+        }
+        self.objects.set_tags(&cause.object, &tags).await.map_err(Error::Clear)
+    }
+}
+
+/// The landed object that a report completes as a whole. A member of a file completes no file.
+fn completed(report: &Report) -> Option<&Cause> {
+    let is_there = match report {
+        Report::Item(loaded) => loaded.effect != Effect::Deleted,
+        Report::Collection(loaded) => loaded.effect != Effect::Deleted,
+        Report::Object(_) => true,
+        Report::Refused(_) | Report::Waiting(_) | Report::Ignored(_) => false,
+    };
+    let cause = report.cause();
+    (is_there && cause.member.is_none() && cause.etag.is_some()).then_some(cause)
 }
