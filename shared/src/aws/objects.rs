@@ -350,7 +350,8 @@ impl Objects for S3Objects {
 
 /// Reads a body to its end; the length that was announced is not trusted, and reading stops at the limit.
 async fn gathered(object: &ObjectRef, mut stream: ByteStream, bytes_max: u64) -> Result<Bytes, ObjectsError> {
-    let mut body = BytesMut::new();
+    let announced = usize::try_from(stream.size_hint().0.min(bytes_max)).unwrap_or(0);
+    let mut body = BytesMut::with_capacity(announced);
     while let Some(chunk) = stream.next().await {
         let chunk = chunk.map_err(|error| ObjectsError::Unavailable {
             object: object.clone(),

@@ -653,3 +653,6 @@ fn ignored(envelope: &Envelope<Validated>, cause: &Cause, rule: &str) -> Outcome
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod schedules;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine;
 use jiff::Timestamp;
 use landfall_events::{Cause, ObjectRef, Sequencer};
 use landfall_shared::objects::ObjectInfo;
@@ -76,7 +77,9 @@ impl Provenance {
             landed: source.modified,
             version: source.version_id.clone(),
             sequencer: about.and_then(|cause| cause.sequencer.clone()),
-            sha256: hash.map(|checksum| checksum.value.clone()),
+            sha256: hash
+                .and_then(|checksum| base64::engine::general_purpose::STANDARD.decode(&checksum.value).ok())
+                .map(hex::encode),
             checked: checked.map(str::to_owned),
             content: Some(source.clone()),
         }
