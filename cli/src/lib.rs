@@ -6,6 +6,7 @@ pub mod check;
 pub mod deployment;
 pub mod dlq;
 pub mod local;
+pub mod maintain;
 pub mod map;
 pub mod notices;
 pub mod output;

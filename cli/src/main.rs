@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use landfall::deployment::Place;
 use landfall::local::supervisor::{self, Options};
 use landfall::output::{self, End, Format, SetUp};
-use landfall::{check, dlq, map, notices, put, schemas, status};
+use landfall::{check, dlq, maintain, map, notices, put, schemas, status};
 use landfall_events::codes;
 use landfall_stac::Profile;
 
@@ -62,6 +62,9 @@ enum Command {
         after_help = "Example:\n  landfall map lint bucket-map.yaml && landfall map set bucket-map.yaml"
     )]
     Map(map::Map),
+    /// Finds what crashes have left behind, and puts it right
+    #[command(after_help = "Example:\n  landfall maintain --dry-run\n  landfall maintain --older-than 3d")]
+    Maintain(maintain::Maintain),
     /// Says what the pipeline would say of files, before they are uploaded
     #[command(
         after_help = "Example:\n  landfall check dataset/\n  landfall check dataset/ --profile dedl-user-generated --format sarif > findings.sarif\n  cat items.ndjson | landfall check -"
@@ -111,6 +114,7 @@ async fn run(cli: &Cli) -> anyhow::Result<End> {
         Command::Dlq(dlq) => dlq::run(dlq, place, format()?).await,
         Command::Notices(notices) => notices::run(notices, place, format()?).await,
         Command::Map(map) => map::run(map, place, format()?).await,
+        Command::Maintain(maintain) => maintain::run(maintain, place, format()?).await,
         Command::Check(check) => check::run(check, place, cli.format).await,
         Command::Schemas(command) => schemas::run(command, place, format()?).await,
         Command::Explain { code } => explain(code.as_deref(), format()?),

@@ -104,12 +104,22 @@ fn in_force(connected: &Connected) -> anyhow::Result<ObjectRef> {
 /// The buckets that nothing may be routed to: what they receive is ingested, or is Landfall's own.
 async fn forbidden(connected: &Connected) -> anyhow::Result<Vec<String>> {
     let (landing, work) = (connected.deployment.output("LandingBucket")?, connected.deployment.output("WorkBucket")?);
-    let config = match object(&connected.s3(), &ObjectRef::new(work, "config/landfall.toml")).await {
-        Ok(text) => Config::parse(&text)?,
-        Err(_) => Config::default(),
-    };
-    let landings = Landings::new(&config, landing)?;
+    let landings = Landings::new(&config(connected).await?, landing)?;
     Ok(landings.buckets().into_iter().chain([landing, work]).map(str::to_owned).collect())
+}
+
+/// The configuration in force; the default where there is none.
+pub(crate) async fn config(connected: &Connected) -> anyhow::Result<Config> {
+    let at = ObjectRef::new(connected.deployment.output("WorkBucket")?, "config/landfall.toml");
+    match connected.s3().head_object().bucket(&at.bucket).key(&at.key).send().await {
+        Err(error) if error.as_service_error().is_some_and(|error| error.is_not_found()) => Ok(Config::default()),
+        _ => Ok(Config::parse(&object(&connected.s3(), &at).await?)?),
+    }
+}
+
+/// The text of the map in force.
+pub(crate) async fn text_in_force(connected: &Connected) -> anyhow::Result<String> {
+    object(&connected.s3(), &in_force(connected)?).await
 }
 
 async fn object(s3: &aws_sdk_s3::Client, at: &ObjectRef) -> anyhow::Result<String> {

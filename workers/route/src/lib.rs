@@ -100,18 +100,22 @@ pub enum Error {
     #[error("{} assets are not as the document says; {}", .0.len(), .0.first().map_or("", |problem| &problem.message))]
     Unequal(Vec<Problem>),
     /// Two files of one document would get the same key.
-    #[error("{first} and {second} would both become {to}")]
-    Collision {
-        /// One file.
-        first: ObjectRef,
-        /// The other.
-        second: ObjectRef,
-        /// The destination.
-        to: ObjectRef,
-    },
+    #[error("{} and {} would both become {}", .0.first, .0.second, .0.to)]
+    Collision(Box<Collision>),
     /// The document cannot be taken apart.
     #[error("the document's assets cannot be read")]
     Parts(#[source] serde_json::Error),
+}
+
+/// Two files that would get the same key.
+#[derive(Debug)]
+pub struct Collision {
+    /// One file.
+    pub first: ObjectRef,
+    /// The other.
+    pub second: ObjectRef,
+    /// The destination.
+    pub to: ObjectRef,
 }
 
 /// Why an object could not be copied.
@@ -148,7 +152,7 @@ impl Failure for Error {
             | Self::Escape { .. }
             | Self::Ambiguous { .. }
             | Self::Unequal(_)
-            | Self::Collision { .. }
+            | Self::Collision(_)
             | Self::Parts(_) => Class::Permanent,
         }
     }
@@ -162,7 +166,7 @@ impl Failure for Error {
             Self::Escape { .. } => codes::ROUTE_ESCAPE,
             Self::Ambiguous { .. } => codes::ROUTE_AMBIGUOUS,
             Self::Unequal(_) => codes::ROUTE_ASSET_UNEQUAL,
-            Self::Collision { .. } | Self::Copy(NotCopied(CopyError::Taken { .. })) => codes::ROUTE_COLLISION,
+            Self::Collision(_) | Self::Copy(NotCopied(CopyError::Taken { .. })) => codes::ROUTE_COLLISION,
             Self::Parts(_) => codes::STAC_SCHEMA,
             Self::Move(_) => codes::ROUTE_REFUSED,
             Self::Map(_) | Self::Copy(_) => codes::GAVE_UP,
@@ -209,7 +213,7 @@ enum Found {
     /// It has not landed; where it is expected.
     Missing(ObjectRef),
     /// It has landed here, and is there still, or was routed before it was removed.
-    At(ObjectRef, ObjectInfo),
+    At(ObjectRef, Box<ObjectInfo>),
 }
 
 /// What routing a document came to.
@@ -491,7 +495,7 @@ impl Route {
             there = Some((candidate.clone(), info));
         }
         if let Some((object, info)) = there {
-            return Ok(Found::At(object, info));
+            return Ok(Found::At(object, Box::new(info)));
         }
         // It may have been routed and then removed from landing.
         for candidate in &candidates {
@@ -499,7 +503,7 @@ impl Route {
             let Ok(target) = map.target(sited.provider, sited.path, Some(facts)) else { continue };
             let info = self.objects.head(&ObjectRef::new(target.bucket, target.key)).await?;
             if let Some(info) = info.filter(|info| provenance::is_of(info, candidate)) {
-                return Ok(Found::At(candidate.clone(), info));
+                return Ok(Found::At(candidate.clone(), Box::new(info)));
             }
         }
         // The dataset's root is where files are expected that are nowhere yet.
@@ -557,7 +561,7 @@ impl Route {
             match taken.insert(to.clone(), object) {
                 Some(first) if first != object => {
                     let (first, second) = (first.clone(), object.clone());
-                    return Err(Error::Collision { first, second, to });
+                    return Err(Error::Collision(Box::new(Collision { first, second, to })));
                 }
                 Some(_) | None => targets.push(Some(target).filter(|_| object != own)),
             }

@@ -158,7 +158,7 @@ impl World {
                     envelope = done.again.remove(0);
                     messages += 1;
                 }
-                outcome => return (outcome, messages),
+                outcome @ (Outcome::Done(_) | Outcome::Wait(_)) => return (outcome, messages),
             }
         }
     }
