@@ -162,6 +162,38 @@ impl Real {
         Ok(())
     }
 
+    /// Puts another configuration in force: the usual one with this after it; workers read it when they start.
+    ///
+    /// # Errors
+    /// Where it cannot be written, or a worker not be started.
+    pub async fn reconfigure(&mut self, more: &str) -> anyhow::Result<()> {
+        self.put_work("config/landfall.toml", &format!("{CONFIG}{more}")).await?;
+        self.kill_workers().await?;
+        self.start_workers()
+    }
+
+    /// Writes an object into the work bucket.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub async fn put_work(&self, key: &str, text: &str) -> anyhow::Result<()> {
+        let s3 = self.connected().await?.s3();
+        let work = self.deployment.output("WorkBucket")?;
+        s3.put_object().bucket(work).key(key).body(text.as_bytes().to_vec().into()).send().await?;
+        Ok(())
+    }
+
+    /// The most memory that a stage's worker has had, in KiB.
+    ///
+    /// # Errors
+    /// Where it does not run.
+    pub fn memory_max(&self, stage: &str) -> anyhow::Result<u64> {
+        let pid = self.workers.get(stage).and_then(Child::id).context("the worker does not run")?;
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("it has no memory")?;
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
+    }
+
     /// Stops PostgreSQL at once; connections are cut.
     pub async fn stop_postgres(&mut self) {
         if let Some(started) = self.postgres.id().and_then(|pid| Started::of("postgres", pid)) {
