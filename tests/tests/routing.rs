@@ -186,6 +186,10 @@ async fn destines_layout_goes_through_with_hrefs_to_objects_that_exist() -> anyh
     let Some(template) = template() else { return Ok(()) };
     let mut real = Real::start(Form::Pollers).await?;
     real.reconfigure("[[landing]]\nprovider = 'destine'\nprofile = 'dedl-user-generated'\n").await?;
+    let (mirror, bundle) = (template.join("../../schemas"), real.scratch("schemas.bundle"));
+    let (mirror, bundle) = (mirror.to_str().unwrap(), bundle.to_str().unwrap());
+    real.run(&["schemas", "fetch", "--from", mirror, "--output", bundle]).await?;
+    real.run(&["schemas", "set", bundle]).await?;
     let folder = real.scratch("submission/EO.XXX.YYY.ZZZ");
     let tree = std::fs::read_to_string(template.join("TREE.txt"))?;
     let mut files = 0;
@@ -193,8 +197,9 @@ async fn destines_layout_goes_through_with_hrefs_to_objects_that_exist() -> anyh
         std::fs::create_dir_all(folder.join(path).parent().unwrap())?;
         // The documents are the template's own; the assets that it leaves out are made.
         let own = template.join(path);
-        let content = if own.is_file() { std::fs::read(own)? } else { path.as_bytes().to_vec() };
-        std::fs::write(folder.join(path), content)?;
+        let content = if own.is_file() { std::fs::read_to_string(own)? } else { path.to_owned() };
+        // The template leaves this one for its user to fill in.
+        std::fs::write(folder.join(path), content.replace("URL_TO_DATASET_IMAGE", "https://example.com/dataset.png"))?;
         files += 1;
     }
 
@@ -209,7 +214,8 @@ async fn destines_layout_goes_through_with_hrefs_to_objects_that_exist() -> anyh
     let url = real.deployment.database_url.clone().unwrap_or_default();
     let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await?;
     tokio::spawn(connection);
-    let found = client.query_one("select pgstac.search('{\"limit\": 100}')", &[]).await?.get::<_, Value>(0);
+    client.batch_execute("set search_path to pgstac, public").await?;
+    let found = client.query_one("select search('{\"limit\": 100}')", &[]).await?.get::<_, Value>(0);
     let items = found["features"].as_array().unwrap();
     assert_eq!(items.len(), 4);
     let s3 = real.connected().await?.s3();
