@@ -39,6 +39,8 @@ pub struct World {
     pub topics: MemoryTopics,
     /// The queues by stage.
     pub queues: BTreeMap<&'static str, Queues>,
+    /// How often a message was received at most.
+    pub receives_max: std::sync::atomic::AtomicU32,
     config: Config,
 }
 
@@ -96,6 +98,7 @@ impl World {
             objects,
             faults,
             config,
+            receives_max: 0.into(),
         }
     }
 
@@ -193,6 +196,8 @@ impl World {
         let work = async {
             let received = runner.queue().receive(10, Duration::from_secs(30), Duration::ZERO).await;
             let Ok(deliveries) = received else { return true };
+            let receives = deliveries.iter().map(|delivery| delivery.receives).max().unwrap_or(0);
+            self.receives_max.fetch_max(receives, std::sync::atomic::Ordering::Relaxed);
             let verdicts = runner.settle(&deliveries).await;
             for (delivery, verdict) in deliveries.iter().zip(verdicts) {
                 // What fails here comes again when its visibility is over.

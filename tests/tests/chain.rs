@@ -268,6 +268,54 @@ async fn an_item_whose_asset_never_lands_is_refused_at_its_deadline() {
     assert_eq!(topics(&seen), (0, 1));
 }
 
+/// An item with assets of these names.
+fn item_of(id: &str, assets: &[&str]) -> String {
+    let mut document: serde_json::Value = serde_json::from_str(&item(id, "C", "of some assets")).unwrap();
+    let hrefs = assets.iter().map(|name| ((*name).to_owned(), serde_json::json!({"href": format!("data/{name}")})));
+    document["assets"] = serde_json::Value::Object(hrefs.collect());
+    document.to_string()
+}
+
+#[tokio::test(start_paused = true)]
+async fn assets_may_land_before_after_and_between_their_items() {
+    let world = World::new();
+    world.land("sbn/C/metadata/collection.json", &collection("C"));
+    world.land("sbn/C/data/before.tif", "II*");
+    world.settle().await;
+    world.land("sbn/C/metadata/items/one.json", &item_of("one", &["before.tif", "between.tif", "after.tif"]));
+    world.settle_until_waiting().await;
+    world.land("sbn/C/data/between.tif", "II*");
+    world.land("sbn/C/metadata/items/two.json", &item_of("two", &["between.tif", "after.tif"]));
+    world.settle_until_waiting().await;
+    let waiting = world.catalogue.kept().rows.into_values().flat_map(|row| row.waits_for);
+    assert_eq!(waiting.collect::<Vec<_>>(), ["s3://landing/sbn/C/data/after.tif"; 2]);
+
+    let start = tokio::time::Instant::now();
+    world.land("sbn/C/data/after.tif", "II*");
+    // They are woken at once: without that, they would come again after minutes.
+    drop(tokio::time::timeout(std::time::Duration::from_secs(1), world.settle()).await);
+    assert_eq!(world.snapshot().items.len(), 2, "after {:?}", start.elapsed());
+    world.settle().await;
+
+    let seen = world.snapshot();
+    assert_eq!((seen.items.len(), seen.letters.len()), (2, 0), "{seen:#?}");
+    assert_eq!(world.receives_max.load(std::sync::atomic::Ordering::Relaxed), 1, "waiting costs no receive count");
+    assert_eq!(world.objects.copied().len(), 3, "each asset is copied once: {:?}", world.objects.copied());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_asset_that_never_lands_is_named_in_the_refusal_and_costs_no_receive_count() {
+    let world = World::new();
+    world.land("sbn/C/data/there.tif", "II*");
+    world.land("sbn/C/metadata/items/i.json", &item_of("i", &["there.tif", "never.tif"]));
+    world.settle().await;
+    let seen = world.snapshot();
+    assert_eq!(seen.letters.iter().map(|(_, code, _)| code.as_str()).collect::<Vec<_>>(), ["route.asset-missing"]);
+    let rejected = seen.notices.values().find(|(topic, _)| *topic == Topic::Rejected).unwrap();
+    assert!(rejected.1.contains("s3://landing/sbn/C/data/never.tif") && !rejected.1.contains("there.tif"));
+    assert_eq!(world.receives_max.load(std::sync::atomic::Ordering::Relaxed), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn cleared_objects_end_the_same_whatever_call_fails() {
     sweep(Scenario::Cleared).await;
