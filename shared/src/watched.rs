@@ -15,6 +15,9 @@ use crate::objects::{Objects, ObjectsError};
 /// How long a look at the file is good for.
 const FRESH: Duration = Duration::from_secs(2);
 
+/// Counts the versions of a file that were refused, by the label `file`.
+pub const REFUSED: &str = "landfall_refused_versions_total";
+
 /// What is wrong with a file that was read.
 pub type Wrong = Box<dyn std::error::Error + Send + Sync>;
 
@@ -135,6 +138,7 @@ impl<T> Watched<T> {
             }
             (Err(wrong), Some(kept)) => {
                 let reason = crate::stage::chain_of(&*wrong);
+                metrics::counter!(REFUSED, "file" => self.name).increment(1);
                 error!(version, reason, "the new {} is refused; the last good one stays in force", self.name);
                 (kept.version, kept.looked) = (version, Instant::now());
                 Ok(kept.value.clone())
@@ -201,6 +205,9 @@ mod tests {
         let place = ObjectRef::new("work", "config/number");
         let read = |bytes: &[u8]| Ok(std::str::from_utf8(bytes)?.parse::<u32>()?);
         let watched = Watched::new("number", objects.clone(), &place.to_string(), 4, read);
+        let recorder = metrics_util::debugging::DebuggingRecorder::new();
+        let counted = recorder.snapshotter();
+        let _guard = metrics::set_default_local_recorder(&recorder);
         let current = async || {
             tokio::time::advance(FRESH).await;
             watched.current().await.map(|value| *value).map_err(|error| error.is_missing())
@@ -219,5 +226,12 @@ mod tests {
         assert_eq!(current().await, Ok(1), "it is gone");
         objects.land(&place, "2");
         assert_eq!(current().await, Ok(2));
+
+        let counted = counted.snapshot().into_vec();
+        let [(key, _, _, value)] = &counted[..] else { panic!("{counted:?}") };
+        let labels: Vec<_> = key.key().labels().map(|label| (label.key(), label.value())).collect();
+        assert_eq!((key.key().name(), &labels[..]), (REFUSED, &[("file", "number")][..]));
+        // The second bad one was too large to be read at all.
+        assert_eq!(*value, metrics_util::debugging::DebugValue::Counter(1));
     }
 }
