@@ -143,14 +143,7 @@ pub struct Copying {
 
 impl Default for Copying {
     fn default() -> Self {
-        Self {
-            threshold_mib: 1024,
-            part_mib: 128,
-            stream_part_mib: 8,
-            parallel: 8,
-            time_max_s: 30,
-            read_mib_max: 5 * 1024,
-        }
+        Self { threshold_mib: 1024, part_mib: 128, stream_part_mib: 8, parallel: 8, time_max_s: 30, read_mib_max: 1024 }
     }
 }
 
@@ -231,7 +224,10 @@ impl Config {
 
 /// Who lands where, ready to be asked.
 #[derive(Debug, Clone)]
-pub struct Landings(Arc<Vec<Site>>);
+pub struct Landings {
+    sites: Arc<Vec<Site>>,
+    landing_bucket: Arc<str>,
+}
 
 #[derive(Debug)]
 struct Site {
@@ -294,13 +290,14 @@ impl Landings {
         };
         let mut sites = landings.iter().map(site).collect::<Result<Vec<_>, _>>()?;
         sites.sort_by_key(|site| std::cmp::Reverse(site.prefix.len()));
-        Ok(Self(Arc::new(sites)))
+        Ok(Self { sites: Arc::new(sites), landing_bucket: landing_bucket.into() })
     }
 
     /// Looks an object up; `None` where no landing is configured for it or its key names no provider.
     #[must_use]
     pub fn site<'a>(&'a self, object: &'a ObjectRef) -> Option<Sited<'a>> {
-        let site = self.0.iter().find(|site| site.bucket == object.bucket && object.key.starts_with(&site.prefix))?;
+        let site =
+            self.sites.iter().find(|site| site.bucket == object.bucket && object.key.starts_with(&site.prefix))?;
         let rest = &object.key[site.prefix.len()..];
         let (provider, path) = match &site.provider {
             Some(provider) => (provider.as_str(), rest),
@@ -315,19 +312,19 @@ impl Landings {
     /// Whether providers land in this bucket.
     #[must_use]
     pub fn has_bucket(&self, bucket: &str) -> bool {
-        self.0.iter().any(|site| site.bucket == bucket)
+        self.buckets().contains(bucket)
     }
 
-    /// The buckets in which providers land, each once.
+    /// The buckets in which providers land, each once; the deployment's own among them, whoever may use it.
     #[must_use]
     pub fn buckets(&self) -> BTreeSet<&str> {
-        self.0.iter().map(|site| site.bucket.as_str()).collect()
+        self.sites.iter().map(|site| site.bucket.as_str()).chain([&*self.landing_bucket]).collect()
     }
 
     /// The profiles that are asked for, each once.
     #[must_use]
     pub fn profiles(&self) -> BTreeSet<&str> {
-        self.0.iter().map(|site| site.profile.as_str()).collect()
+        self.sites.iter().map(|site| site.profile.as_str()).collect()
     }
 
     /// The same as a function, for the runner.

@@ -46,7 +46,8 @@ fn look_up() {
     let rules: String = (0..RULES)
         .map(|number| format!("        - {{prefix: '{}', bucket: {{name: bucket-{number}}}}}\n", prefix(number)))
         .collect();
-    let yaml = format!("BUCKET_MAP:\n  NODES:\n    SBN:\n      default: {{bucket: {{name: rest}}}}\n      paths:\n{rules}");
+    let yaml =
+        format!("BUCKET_MAP:\n  NODES:\n    SBN:\n      default: {{bucket: {{name: rest}}}}\n      paths:\n{rules}");
     let start = Instant::now();
     let map = BucketMap::parse(&yaml, &[]).unwrap();
     let compiled = start.elapsed();
@@ -95,7 +96,9 @@ fn timed(work: impl FnOnce()) -> Duration {
 /// Route's own work for an item with three assets, on ports in memory, beside reading and writing its JSON.
 async fn route() {
     let text = |number: usize| {
-        let asset = |name: &str| (name.to_owned(), serde_json::json!({"href": format!("data/{number}/{name}.tif"), "roles": ["data"]}));
+        let asset = |name: &str| {
+            (name.to_owned(), serde_json::json!({"href": format!("data/{number}/{name}.tif"), "roles": ["data"]}))
+        };
         serde_json::json!({"type": "Feature", "stac_version": "1.0.0", "id": format!("i{number}"), "collection": "C",
             "geometry": {"type": "Polygon", "coordinates": [(0..40).map(|at| [f64::from(at) * 0.1, 47.9]).collect::<Vec<_>>()]},
             "properties": {"datetime": "2024-05-17T10:15:00Z", "title": "an item to be routed"},

@@ -12,7 +12,7 @@ mod provenance;
 mod rewriting;
 mod work;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -423,25 +423,43 @@ impl Route {
         self.hold(&assets, &found, &mut warnings).await?;
         let stored_at = self.own_place(placing, &map, &facts)?;
         let targets = self.targets(placing, &map, &facts, &found, &stored_at)?;
-        let each = assets.iter().zip(&found).zip(&targets);
-        let copies: Vec<_> =
-            each.map(|((asset, found), target)| self.copy_asset(placing, asset, found, target.as_ref())).collect();
+        let mut seen = HashSet::new();
+        let orders =
+            assets.iter().zip(&found).zip(&targets).filter_map(|((asset, found), target)| match (found, target) {
+                // What is named twice is copied once.
+                (Found::At(object, info), Some(target)) if seen.insert(object) => {
+                    Some((asset, object, &**info, target))
+                }
+                _ => None,
+            });
+        let orders: Vec<_> = orders.collect();
+        let copies: Vec<_> = orders.iter().map(|order| self.copy_asset(placing, *order)).collect();
         let copies = futures::stream::iter(copies).buffered(ASSET_CONCURRENCY);
-        let copied: Vec<Option<Option<RoutedObject>>> = copies.try_collect().await?;
+        let copied: Vec<Option<RoutedObject>> = copies.try_collect().await?;
+        let Some(routed) = copied.into_iter().collect::<Option<Vec<_>>>() else { return Ok(Placed::Unfinished) };
 
-        let (mut placements, mut routed) = (Vec::new(), Vec::new());
-        for ((asset, found), copied) in assets.iter().zip(&found).zip(&copied) {
-            let (Found::At(source, info), Some(copied)) = (found, copied) else { continue };
-            let Some(destination) = copied else { return Ok(Placed::Unfinished) };
-            let href = self.rewriting.href(&destination.object);
-            parts.set_href(&asset.name, &href, self.rewriting.keeps_original);
-            let (name, href, source_etag) = (asset.name.as_str(), asset.href.as_str(), info.etag.as_str());
-            placements.push(Placement { name, href, source, source_etag, destination });
-            routed.push(destination.clone());
+        let own = (&placing.cause.object, ObjectRef::new(&stored_at.bucket, &stored_at.key));
+        let mut places: HashMap<&ObjectRef, &ObjectRef> = HashMap::from([(own.0, &own.1)]);
+        places.extend(orders.iter().map(|(_, object, ..)| *object).zip(routed.iter().map(|routed| &routed.object)));
+        for (asset, found) in assets.iter().zip(&found) {
+            if let Found::At(object, _) = found
+                && let Some(place) = places.get(object)
+            {
+                parts.set_href(&asset.name, &self.rewriting.href(place), self.rewriting.keeps_original);
+            }
         }
+        let placements = orders.iter().zip(&routed).map(|((asset, source, info, _), destination)| Placement {
+            name: &asset.name,
+            href: &asset.href,
+            source,
+            source_etag: &info.etag,
+            destination,
+        });
+        let placements: Vec<_> = placements.collect();
         parts.set_links(&self.rewriting.links(placing.collection, placing.item));
         let text = parts.write();
         let stored = self.store(placing, &stored_at, &text, &placements).await?;
+        drop(placements);
         let document = self.documents.pack(text).await?;
         let routed = placing.routed(document, stored, routed, warnings);
         let mut done = Done { next: vec![placing.envelope.followed_by(routed)], ..Done::default() };
@@ -557,45 +575,44 @@ impl Route {
             let sited = self.sited(object)?;
             let target = map.target(sited.provider, sited.path, Some(facts))?;
             let to = ObjectRef::new(&target.bucket, &target.key);
-            // A document that has itself as an asset is stored as the document.
             match taken.insert(to.clone(), object) {
                 Some(first) if first != object => {
                     let (first, second) = (first.clone(), object.clone());
                     return Err(Error::Collision(Box::new(Collision { first, second, to })));
                 }
-                Some(_) | None => targets.push(Some(target).filter(|_| object != own)),
+                // A document that has itself as an asset is stored as the document; a file of several is a file too.
+                Some(_) | None => {
+                    targets.push(Some(target).filter(|_| object != own || placing.cause.member.is_some()))
+                }
             }
         }
         Ok(targets)
     }
 
-    /// Copies one asset, where there is something to copy; `Some(None)` where the rest follows with the next message.
+    /// Copies one asset; `None` where the rest of it follows with the next message.
     async fn copy_asset(
         &self,
         placing: &Placing<'_>,
-        asset: &Asset,
-        found: &Found,
-        target: Option<&Target>,
-    ) -> Result<Option<Option<RoutedObject>>, Error> {
-        let (Found::At(object, info), Some(target)) = (found, target) else { return Ok(None) };
-        let mut target = target.clone();
-        let sited = self.sited(object)?;
-        if target.by_document {
-            target = self.work.claim(object, &info.etag, &target).await?;
-        }
-        let (provider, checked) = (sited.provider, asset.checksum.as_deref());
-        let order = Order { from: object, to: &target, provider, cause: None, checked, until: placing.until };
-        Ok(Some(match self.copier.copy(order).await? {
+        (asset, object, info, target): (&Asset, &ObjectRef, &ObjectInfo, &Target),
+    ) -> Result<Option<RoutedObject>, Error> {
+        let claimed = match target.by_document {
+            true => &self.work.claim(object, &info.etag, target).await?,
+            false => target,
+        };
+        let provider = self.sited(object)?.provider;
+        let (checked, until) = (asset.checksum.as_deref(), placing.until);
+        let order = Order { from: object, to: claimed, provider, cause: None, checked, until };
+        Ok(match self.copier.copy(order).await? {
             Copied::At(routed, _) | Copied::Superseded(routed) => Some(routed),
             Copied::Unfinished => None,
             // It is at its destination, and was removed from landing.
             Copied::Gone => Some(RoutedObject {
-                object: ObjectRef::new(target.bucket, target.key),
+                object: ObjectRef::new(&claimed.bucket, &claimed.key),
                 size: info.size,
                 etag: Some(info.etag.clone()),
-                storage_class: target.storage_class,
+                storage_class: claimed.storage_class,
             }),
-        }))
+        })
     }
 
     fn sited<'a>(&'a self, object: &'a ObjectRef) -> Result<landfall_shared::config::Sited<'a>, Error> {
@@ -626,13 +643,26 @@ impl Route {
         properties.metadata = ours.metadata(&BTreeMap::new());
         properties.storage_class = storage_class;
         properties.tags = Some(target.tags.clone()).filter(|tags| !tags.is_empty());
-        let hrefs = serde_json::json!({"cause": cause, "collection": placing.collection, "item": placing.item,
-            "event": placing.envelope.id, "document": to, "assets": placements});
-        self.work.keep_hrefs(&to, &hrefs).await?;
+        if !placements.is_empty() {
+            self.keep_hrefs(placing, &to, placements).await?;
+        }
         // Whoever writes between the look and this wins, and we look again.
         let over = there.as_ref().map_or(Over::Nothing, |there| Over::This(&there.etag));
         let etag = self.objects.put(&to, Bytes::from(text.to_owned()), &properties, over).await?;
         stored(text.len() as u64, etag)
+    }
+
+    /// Keeps what hrefs were, and where each has led to.
+    async fn keep_hrefs(
+        &self,
+        placing: &Placing<'_>,
+        to: &ObjectRef,
+        placements: &[Placement<'_>],
+    ) -> Result<(), Error> {
+        let Placing { cause, collection, item, envelope, .. } = placing;
+        let hrefs = serde_json::json!({"cause": cause, "collection": collection, "item": item, "event": envelope.id,
+            "document": to, "assets": placements});
+        Ok(self.work.keep_hrefs(to, &hrefs).await?)
     }
 }
 

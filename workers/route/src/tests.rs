@@ -592,3 +592,17 @@ async fn an_asset_that_was_routed_and_removed_is_found_at_its_destination() {
     let Routed::Item(routed) = &done.next[0].event else { panic!("no item") };
     assert_eq!(routed.assets[0].object, archived("sbn/C/data/x.tif"));
 }
+
+#[tokio::test]
+async fn what_is_named_twice_is_copied_once_and_an_item_may_name_itself() {
+    let world = world();
+    world.objects.land(&landed("sbn/C/data/x.tif"), "tif");
+    let cause = world.objects.land(&landed("sbn/C/metadata/items/i.json"), "…");
+    let text = r#"{"assets":{"a":{"href":"data/x.tif"},"b":{"href":"./data/x.tif"},"c":{"href":"i.json"}}}"#;
+    let done = world.route_text(&cause, text).await;
+    let Routed::Item(routed) = &done.next[0].event else { panic!("no item") };
+    let Document::Inline(raw) = &routed.document else { panic!("not inline") };
+    let expected = r#"{"assets":{"a":{"href":"s3://archive/sbn/C/data/x.tif"},"b":{"href":"s3://archive/sbn/C/data/x.tif"},"c":{"href":"s3://archive/sbn/C/metadata/items/i.json"}}}"#;
+    assert_eq!(raw.get(), expected);
+    assert_eq!((routed.assets.len(), world.objects.copied().len()), (1, 1));
+}

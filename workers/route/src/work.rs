@@ -17,7 +17,7 @@ use tracing::warn;
 
 use crate::bucket_map::Target;
 
-/// Waiting events that one landed object wakes at a time.
+/// Waiting events that one landed object wakes at a time, and objects that an event to be woken waits for.
 const WOKEN_MAX: usize = 100;
 
 /// Markers that are read at a time.
@@ -126,9 +126,13 @@ impl Work {
         awaited: &[Awaited<'_>],
         missing: &[ObjectRef],
     ) -> Result<(), ObjectsError> {
+        // An event with so much to wait for comes again by itself only: nobody could look for all of it each time.
+        if missing.len() > WOKEN_MAX {
+            return Ok(());
+        }
         let json = RawValue::from_string(event.to_json()).expect("an envelope is JSON");
         let marker = Marker { event: json, missing: missing.to_vec() };
-        let each = awaited.iter().take(WOKEN_MAX).map(|awaited| {
+        let each = awaited.iter().map(|awaited| {
             let at = self.at(format!("{}{}.json", waits(*awaited), event.id));
             let marker = &marker;
             async move { self.write(&at, marker, Over::Anything).await }
