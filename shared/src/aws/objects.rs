@@ -212,16 +212,11 @@ impl Objects for S3Objects {
 
     async fn head(&self, object: &ObjectRef) -> Result<Option<ObjectInfo>, ObjectsError> {
         let request = self.client(&object.bucket).head_object().bucket(&object.bucket).key(&object.key);
-        match request.checksum_mode(ChecksumMode::Enabled).send().await {
+        let answer = request.checksum_mode(ChecksumMode::Enabled).send().await;
+        match answer.map_err(|error| sort(object, &error)) {
             Ok(answer) => Ok(Some(info(&answer))),
-            Err(error) => match sort(object, &error) {
-                ObjectsError::Missing(_) => Ok(None),
-                other @ (ObjectsError::Changed(_)
-                | ObjectsError::TooLarge { .. }
-                | ObjectsError::Refused { .. }
-                | ObjectsError::Denied { .. }
-                | ObjectsError::Unavailable { .. }) => Err(other),
-            },
+            Err(ObjectsError::Missing(_)) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -294,17 +289,11 @@ impl Objects for S3Objects {
             .set_tagging(tagging(properties))
             .set_storage_class(properties.storage_class.map(|class| class.as_str().into()))
             .set_checksum_algorithm(properties.checksum.as_deref().map(Into::into));
-        match request.send().await {
+        // The source's condition and the destination's are told apart by nothing that the SDK shows.
+        match request.send().await.map_err(|error| sort(from.object, &error)) {
             Ok(_) => Ok(()),
-            // The source's condition and the destination's are told apart by nothing that the SDK shows.
-            Err(error) => Err(match sort(from.object, &error) {
-                ObjectsError::Denied { reason, .. } => ObjectsError::Denied { object: to.clone(), reason },
-                other @ (ObjectsError::Missing(_)
-                | ObjectsError::Changed(_)
-                | ObjectsError::TooLarge { .. }
-                | ObjectsError::Refused { .. }
-                | ObjectsError::Unavailable { .. }) => other,
-            }),
+            Err(ObjectsError::Denied { reason, .. }) => Err(ObjectsError::Denied { object: to.clone(), reason }),
+            Err(error) => Err(error),
         }
     }
 
@@ -328,16 +317,10 @@ impl Objects for S3Objects {
 
     async fn delete(&self, object: &ObjectRef, etag: Option<&str>) -> Result<(), ObjectsError> {
         let request = self.client(&object.bucket).delete_object().bucket(&object.bucket).key(&object.key);
-        match request.set_if_match(etag.map(quoted)).send().await {
-            Ok(_) => Ok(()),
-            Err(error) => match sort(object, &error) {
-                ObjectsError::Missing(_) => Ok(()),
-                other @ (ObjectsError::Changed(_)
-                | ObjectsError::TooLarge { .. }
-                | ObjectsError::Refused { .. }
-                | ObjectsError::Denied { .. }
-                | ObjectsError::Unavailable { .. }) => Err(other),
-            },
+        let answer = request.set_if_match(etag.map(quoted)).send().await;
+        match answer.map_err(|error| sort(object, &error)) {
+            Ok(_) | Err(ObjectsError::Missing(_)) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
