@@ -249,8 +249,9 @@ impl Objects for MemoryObjects {
     async fn list(&self, bucket: &str, prefix: &str, most: usize) -> Result<Vec<ObjectRef>, ObjectsError> {
         let effect = || {
             let state = locked(&self.state);
+            let from = state.objects.range(ObjectRef::new(bucket, prefix)..).map(|(object, _)| object);
             let starts = |object: &&ObjectRef| object.bucket == bucket && object.key.starts_with(prefix);
-            Ok(state.objects.keys().filter(starts).take(most).cloned().collect())
+            Ok(from.take_while(starts).take(most).cloned().collect())
         };
         self.faults.call(effect, || Err(gone(&ObjectRef::new(bucket, prefix)))).await
     }

@@ -300,8 +300,7 @@ impl Node {
             let known = self.rules.iter().take(KNOWN_MAX).map(Rule::to_string).collect();
             return Err(Unmapped::Path { provider: provider.to_owned(), path: path.to_owned(), known });
         };
-        let by_document = self.lookup.hit(path, Of::Whichever) != self.lookup.hit(path, Of::None)
-            || rule.key.as_ref().is_some_and(Key::needs_document);
+        let by_document = self.lookup.minds_collections(path) || rule.key.as_ref().is_some_and(Key::needs_document);
         if facts.is_none() && by_document {
             return Err(Unmapped::NeedsItem { path: path.to_owned(), line: rule.place.line });
         }

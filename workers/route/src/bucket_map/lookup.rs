@@ -77,6 +77,15 @@ impl Lookup {
         Ok(Self::First(first))
     }
 
+    /// Whether a document's collection can make a difference for a path.
+    pub(super) fn minds_collections(&self, path: &str) -> bool {
+        match self {
+            Self::First(first) if first.by_collection.is_empty() && first.by_collections.is_empty() => false,
+            Self::Longest(_) => false,
+            Self::First(_) => self.hit(path, Of::Whichever) != self.hit(path, Of::None),
+        }
+    }
+
     /// The rule that hits.
     pub(super) fn hit(&self, path: &str, of: Of<'_>) -> Option<usize> {
         match self {
