@@ -21,7 +21,7 @@ pub const REFUSED: &str = "landfall_refused_versions_total";
 /// What is wrong with a file that was read.
 pub type Wrong = Box<dyn std::error::Error + Send + Sync>;
 
-type Read<T> = Box<dyn Fn(&[u8]) -> Result<T, Wrong> + Send + Sync>;
+type Read<T> = Arc<dyn Fn(&[u8]) -> Result<T, Wrong> + Send + Sync>;
 
 /// Where the file is, how it is read, and the last good one.
 pub struct Watched<T> {
@@ -86,7 +86,7 @@ impl WatchedError {
     }
 }
 
-impl<T> Watched<T> {
+impl<T: Send + Sync + 'static> Watched<T> {
     /// Watches `place`: a file's path, or `s3://bucket/key`. `name` is what messages call it.
     pub fn new(
         name: &'static str,
@@ -99,7 +99,7 @@ impl<T> Watched<T> {
             Some(object) => Place::Object(objects, object),
             None => Place::File(place.into()),
         };
-        Self { name, place, bytes_max, read: Box::new(read), kept: Mutex::new(None) }
+        Self { name, place, bytes_max, read: Arc::new(read), kept: Mutex::new(None) }
     }
 
     /// What is in force: the newest good version. A bad new version is told once, loudly.
@@ -108,51 +108,60 @@ impl<T> Watched<T> {
     /// [`WatchedError`] where there has never been a good one.
     pub async fn current(&self) -> Result<Arc<T>, WatchedError> {
         let mut kept = self.kept.lock().await;
-        if let Some(kept) = &*kept
-            && kept.looked.elapsed() < FRESH
-        {
-            return Ok(kept.value.clone());
-        }
-        let version = match (self.version().await, &mut *kept) {
-            (Ok(version), _) => version,
-            (Err(error), Some(kept)) => return Ok(self.stays(kept, &error)),
-            (Err(error), None) => return Err(error),
+        let Some(known) = &mut *kept else {
+            let version = self.version().await?;
+            let value = self.read(self.bytes().await?).await;
+            let value = Arc::new(value.map_err(|source| WatchedError::Wrong { name: self.name, source })?);
+            info!(version, "the {} is read", self.name);
+            *kept = Some(Kept { value: value.clone(), version, looked: Instant::now() });
+            return Ok(value);
         };
-        if let Some(kept) = &mut *kept
-            && kept.version == version
-        {
-            kept.looked = Instant::now();
-            return Ok(kept.value.clone());
+        if known.looked.elapsed() < FRESH {
+            return Ok(known.value.clone());
         }
-        let bytes = match (self.bytes().await, &mut *kept) {
-            (Ok(bytes), _) => bytes,
-            (Err(error), Some(kept)) => return Ok(self.stays(kept, &error)),
-            (Err(error), None) => return Err(error),
-        };
-        match ((self.read)(&bytes), &mut *kept) {
-            (Ok(value), slot) => {
+        // One looks; the others go on with what is in force.
+        known.looked = Instant::now();
+        let (value, version) = (known.value.clone(), known.version.clone());
+        drop(kept);
+        Ok(self.newer(&version).await.unwrap_or(value))
+    }
+
+    /// A newer good version than the one that is known; none where there is none, or it cannot be looked at.
+    async fn newer(&self, known: &str) -> Option<Arc<T>> {
+        let version = self.version().await.map_err(|error| self.stays(&error)).ok()?;
+        if version == known {
+            return None;
+        }
+        let bytes = self.bytes().await.map_err(|error| self.stays(&error)).ok()?;
+        let read = self.read(bytes).await;
+        let mut kept = self.kept.lock().await;
+        let kept = kept.as_mut()?;
+        kept.version.clone_from(&version);
+        match read {
+            Ok(value) => {
                 info!(version, "the {} is read", self.name);
-                let value = Arc::new(value);
-                *slot = Some(Kept { value: value.clone(), version, looked: Instant::now() });
-                Ok(value)
+                kept.value = Arc::new(value);
+                Some(kept.value.clone())
             }
-            (Err(wrong), Some(kept)) => {
+            Err(wrong) => {
                 let reason = crate::stage::chain_of(&*wrong);
                 metrics::counter!(REFUSED, "file" => self.name).increment(1);
                 error!(version, reason, "the new {} is refused; the last good one stays in force", self.name);
-                (kept.version, kept.looked) = (version, Instant::now());
-                Ok(kept.value.clone())
+                None
             }
-            (Err(source), None) => Err(WatchedError::Wrong { name: self.name, source }),
         }
     }
 
+    /// Reads a version where it holds nobody up; what panics is wrong too.
+    async fn read(&self, bytes: Bytes) -> Result<T, Wrong> {
+        let read = self.read.clone();
+        tokio::task::spawn_blocking(move || read(&bytes)).await.unwrap_or_else(|panic| Err(panic.into()))
+    }
+
     /// What was good stays in force while the file is gone, too large or out of reach.
-    fn stays(&self, kept: &mut Kept<T>, error: &WatchedError) -> Arc<T> {
+    fn stays(&self, error: &WatchedError) {
         let reason = crate::stage::chain_of(error);
         warn!(reason, "the {} cannot be looked at; the last good one stays in force", self.name);
-        kept.looked = Instant::now();
-        kept.value.clone()
     }
 
     async fn version(&self) -> Result<String, WatchedError> {

@@ -288,7 +288,8 @@ async fn assets_may_land_before_after_and_between_their_items() {
     world.land("sbn/C/metadata/items/two.json", &item_of("two", &["between.tif", "after.tif"]));
     world.settle_until_waiting().await;
     let waiting = world.catalogue.kept().rows.into_values().flat_map(|row| row.waits_for);
-    assert_eq!(waiting.collect::<Vec<_>>(), ["s3://landing/sbn/C/data/after.tif"; 2]);
+    let words = "s3://landing/sbn/C/data/after.tif or s3://landing/sbn/C/metadata/items/data/after.tif";
+    assert_eq!(waiting.collect::<Vec<_>>(), [words; 2]);
 
     let start = tokio::time::Instant::now();
     world.land("sbn/C/data/after.tif", "II*");
@@ -331,6 +332,29 @@ async fn what_is_cleared_from_landing_stays_in_the_archive() {
     assert_eq!((seen.items.len(), seen.archived.len()), (1, 3));
     assert!(!seen.notices.values().any(|(_, body)| body.contains("item.delete")), "{:?}", seen.notices);
     assert_eq!(topics(&seen), (3, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_lands_where_something_was_cleared_is_the_providers_to_remove() {
+    let world = Scenario::Cleared.world();
+    let free = |id: &str| item(id, "C", id).replace(&format!("data/{id}.tif"), "https://example.com/x");
+    world.land("sbn/C/metadata/collection.json", &collection("C"));
+    world.land("sbn/C/metadata/k.json", &free("one"));
+    world.settle().await;
+    world.remove("sbn/C/metadata/k.json");
+    world.settle().await;
+    assert_eq!(world.snapshot().items.len(), 1, "our own removal changes nothing");
+
+    // Another item under the same key, which waits, is removed by its provider before its asset lands.
+    world.land("sbn/C/metadata/k.json", &item("two", "C", "two"));
+    world.settle_until_waiting().await;
+    world.remove("sbn/C/metadata/k.json");
+    world.settle_until_waiting().await;
+    world.land("sbn/C/data/two.tif", "II*");
+    world.settle().await;
+
+    let items: Vec<_> = world.snapshot().items.into_keys().map(|(_, id)| id).collect();
+    assert_eq!(items, ["one"], "what was cleared stays, what was removed does not come");
 }
 
 #[tokio::test(start_paused = true)]

@@ -257,12 +257,15 @@ fn removal(view: &mut View, envelope: &Envelope<Routed>, removed: &ObjectRemoved
     }
     let tombstone = |subject: Subject, event: EventId| Row::new(envelope, subject, State::Removed, event);
     let mine: Vec<Row> = view.rows.values().filter(|row| row.cause.object == cause.object).cloned().collect();
-    if mine.iter().any(|row| row.cleared.is_some()) {
+    // Ours follows on what was cleared; where something landed since, the removal is the provider's.
+    let newest = mine.iter().max_by(|one, other| position(one).cmp_in_key(&position(other)));
+    if newest.is_some_and(|row| row.cleared.is_some()) {
         return Applied::Cleared;
     }
     let mut gone = Vec::new();
     let mut kept_collection = false;
-    for row in &mine {
+    // What was cleared before is completed, and gone from landing by our own doing.
+    for row in mine.iter().filter(|row| row.cleared.is_none()) {
         let again = self_order(row, cause) == Ordering::Equal;
         match (&row.subject, row.state) {
             (Subject::Item { collection, item }, State::Loaded) => {

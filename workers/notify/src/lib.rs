@@ -14,7 +14,7 @@ use landfall_shared::objects::{Objects, ObjectsError};
 use landfall_shared::stage::{Class, Failure, Outcome, Stage};
 use landfall_shared::topic::{TopicError, Topics};
 use landfall_shared::worker::Surroundings;
-use tracing::info;
+use tracing::{info, warn};
 
 /// The stage.
 pub struct Notify {
@@ -26,6 +26,9 @@ pub struct Notify {
 
 /// The tag of a landed object that is completed.
 const TAG: (&str, &str) = ("landfall", "completed");
+
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-tagging.html>
+const TAGS_MAX: usize = 10;
 
 /// Why it could not decide.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -206,6 +209,10 @@ impl Notify {
         }
         let mut tags = self.objects.tags(&cause.object).await.map_err(Error::Clear)?;
         if tags.insert(TAG.0.to_owned(), TAG.1.to_owned()).as_deref() == Some(TAG.1) {
+            return Ok(());
+        }
+        if tags.len() > TAGS_MAX {
+            warn!(object.key = cause.object.key, "has as many tags as there can be, and is not tagged as completed");
             return Ok(());
         }
         self.objects.set_tags(&cause.object, &tags).await.map_err(Error::Clear)

@@ -29,8 +29,8 @@ pub(crate) struct Parts {
 pub(crate) struct Asset {
     pub(crate) name: String,
     pub(crate) href: String,
-    /// `file:size`, in bytes.
-    pub(crate) size: Option<u64>,
+    /// `file:size`, in bytes, as it is written.
+    pub(crate) size: Option<String>,
     /// `file:checksum`, a multihash in hexadecimal.
     pub(crate) checksum: Option<String>,
 }
@@ -71,7 +71,7 @@ impl Parts {
             Some(Asset {
                 name: name.clone(),
                 href: text("href")?,
-                size: asset.get("file:size").and_then(|size| serde_json::from_str(size.get()).ok()),
+                size: asset.get("file:size").map(|size| size.get().to_owned()),
                 checksum: text("file:checksum"),
             })
         })
@@ -155,7 +155,9 @@ fn raw(value: &impl Serialize) -> Box<RawValue> {
 /// A relative href starts at the document's own folder, or at the dataset's root: the folder that holds `metadata/`.
 #[must_use]
 pub(crate) fn target(href: &str, of: &ObjectRef, root: &str, is_ours: impl Fn(&str) -> bool) -> Target {
-    if let Some(object) = ObjectRef::parse(href) {
+    // <https://www.rfc-editor.org/rfc/rfc3986#section-3.1>: a scheme's case does not count.
+    if let Some(rest) = href.get(..5).filter(|start| start.eq_ignore_ascii_case("s3://")).map(|_| &href[5..]) {
+        let Some(object) = ObjectRef::parse(&format!("s3://{rest}")) else { return Target::Escape };
         return match object.bucket == of.bucket {
             true if is_within(&object.key, root) => Target::Landed(vec![object]),
             true => Target::Escape,
@@ -176,10 +178,10 @@ pub(crate) fn target(href: &str, of: &ObjectRef, root: &str, is_ours: impl Fn(&s
     // Nothing leads out of the dataset, or of the provider's files where there is none.
     let bound = dataset.map_or_else(|| root.to_owned(), |dataset| format!("{dataset}/"));
     let bound = if bound.len() > root.len() { bound.as_str() } else { root };
-    let decoded = percent_decode_str(href).decode_utf8().map(std::borrow::Cow::into_owned).unwrap_or_default();
+    let decoded = percent_decode_str(href).decode_utf8().ok();
     let mut candidates = Vec::new();
     for base in std::iter::once(folder).chain(dataset) {
-        for path in [href, decoded.as_str()] {
+        for path in std::iter::once(href).chain(decoded.as_deref()) {
             // What climbs out of the dataset from its root may still be meant from the document's own folder.
             let Some(key) = joined(base, path).filter(|key| is_within(key, bound)) else {
                 if base == folder {
@@ -203,10 +205,11 @@ fn is_within(key: &str, root: &str) -> bool {
 
 /// Joins a folder and a relative path; `None` where it climbs above the bucket.
 fn joined(folder: &str, path: &str) -> Option<String> {
-    let mut segments: Vec<&str> = folder.split('/').filter(|segment| !segment.is_empty()).collect();
+    // Two slashes are two in a key.
+    let mut segments: Vec<&str> = if folder.is_empty() { Vec::new() } else { folder.split('/').collect() };
     for segment in path.split('/') {
         match segment {
-            "." | "" => {}
+            "." => {}
             ".." => {
                 segments.pop()?;
             }
@@ -266,6 +269,14 @@ mod tests {
         check("s3://landing/sbn/../img/x", &["escape"]);
         check("%2e%2e/%2e%2e/%2e%2e/img/x", &["escape"]);
         check("s3://archive/sbn/x", &["escape"]);
+        check("S3://landing/img/x", &["escape"]);
+        check("s3:///x", &["escape"]);
+    }
+
+    #[test]
+    fn a_key_is_what_its_bytes_are() {
+        check("caf%E9.tif", &["sbn/C/metadata/items/caf%E9.tif", "sbn/C/caf%E9.tif"]);
+        check("a//b.tif", &["sbn/C/metadata/items/a//b.tif", "sbn/C/a//b.tif"]);
     }
 
     #[test]

@@ -200,10 +200,7 @@ impl BucketMap {
     /// Looks through a file; nothing may be routed to the `forbidden` buckets.
     #[must_use]
     pub fn lint(yaml: &str, forbidden: &[&str]) -> Lint {
-        match format::read(yaml) {
-            Ok(file) => Lint { generation: Some(file.generation), findings: lint::lint(&file, forbidden) },
-            Err(error) => Lint { generation: None, findings: vec![unreadable(&error)] },
-        }
+        Self::read(yaml, forbidden).map_or_else(|BadMap(lint)| lint, |(_, lint)| lint)
     }
 
     /// Reads a file and compiles it; nothing may be routed to the `forbidden` buckets.
@@ -211,16 +208,33 @@ impl BucketMap {
     /// # Errors
     /// [`BadMap`] with everything that is wrong.
     pub fn parse(yaml: &str, forbidden: &[&str]) -> Result<Self, BadMap> {
-        let lint = Self::lint(yaml, forbidden);
+        Self::read(yaml, forbidden).map(|(map, _)| map)
+    }
+
+    fn read(yaml: &str, forbidden: &[&str]) -> Result<(Self, Lint), BadMap> {
+        let file = format::read(yaml)
+            .map_err(|error| BadMap(Lint { generation: None, findings: vec![unreadable(&error)] }))?;
+        let generation = file.generation;
+        let mut lint = Lint { generation: Some(generation), findings: lint::lint(&file, forbidden) };
         if lint.errors().next().is_some() {
             return Err(BadMap(lint));
         }
-        let file = format::read(yaml).expect("it was read before");
-        let generation = file.generation;
-        let nodes = file.nodes.into_iter().map(|node| Node::compile(node, generation)).collect::<BTreeMap<_, _>>();
+        let (mut nodes, mut buckets) = (BTreeMap::new(), BTreeSet::new());
+        for node in file.nodes {
+            let place = Place::of(&node.provider);
+            buckets.extend(node.archive.iter().map(|archive| archive.name.0.value.clone()));
+            match Node::compile(node, generation) {
+                Ok((provider, node)) => drop(nodes.insert(provider, node)),
+                Err(error) => {
+                    let message = format!("the globs of this provider are too many to be compiled: {error}");
+                    lint.findings.push(Finding::new(Severity::Error, codes::MAP_GLOB, place, message));
+                    return Err(BadMap(lint));
+                }
+            }
+        }
         let rules = nodes.values().flat_map(|node| node.rules.iter().chain(&node.default));
-        let buckets = rules.map(|rule| rule.bucket.clone()).collect();
-        Ok(Self { nodes, buckets })
+        buckets.extend(rules.map(|rule| rule.bucket.clone()));
+        Ok((Self { nodes, buckets }, lint))
     }
 
     /// The JSON Schema of the file.
@@ -230,7 +244,7 @@ impl BucketMap {
         format::schema()
     }
 
-    /// The buckets that the map routes to.
+    /// The buckets that the map names: those that it routes to, and archives.
     #[must_use]
     pub fn buckets(&self) -> &BTreeSet<String> {
         &self.buckets
@@ -277,16 +291,14 @@ impl BucketMap {
 }
 
 impl Node {
-    fn compile(node: format::Node, generation: Generation) -> (String, Self) {
+    fn compile(node: format::Node, generation: Generation) -> Result<(String, Self), regex::Error> {
         let rules: Vec<_> = node.rules.into_iter().map(Rule::compile).collect();
         let lookup = match generation {
             Generation::A => Lookup::longest(rules.iter().map(|rule| rule.prefix.as_deref().unwrap_or_default())),
-            Generation::B | Generation::C => {
-                Lookup::first(rules.iter().map(Rule::condition)).expect("the globs were looked through")
-            }
+            Generation::B | Generation::C => Lookup::first(rules.iter().map(Rule::condition))?,
         };
         let default = node.default.map(Rule::compile);
-        (node.provider.value.to_lowercase(), Self { rules, default, lookup, generation })
+        Ok((node.provider.value.to_lowercase(), Self { rules, default, lookup, generation }))
     }
 
     fn target(

@@ -7,10 +7,9 @@ use landfall_shared::objects::{ObjectInfo, Objects, ObjectsError, Source};
 use multihash::Multihash;
 
 use crate::assets::Asset;
-use crate::provenance;
 
 /// Bytes that are read at a time to be hashed.
-const READ_BYTES: u64 = 8 * 1024 * 1024;
+const READ_BYTES: u64 = 4 * 1024 * 1024;
 
 /// What came of holding an asset against what landed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,17 +22,17 @@ pub(crate) enum Held {
     Untold(Box<Problem>),
 }
 
-/// Compares sizes.
+/// Compares sizes; one that is no whole number cannot be right.
 pub(crate) fn size(asset: &Asset, object: &ObjectRef, info: &ObjectInfo) -> Held {
-    match asset.size {
-        Some(size) if size != info.size => {
-            unequal(asset, object, "file:size", &size.to_string(), &info.size.to_string())
-        }
-        Some(_) | None => Held::Equal,
-    }
+    let Some(said) = &asset.size else { return Held::Equal };
+    // 7.0 is a whole number too. <https://json-schema.org/draft-07/json-schema-validation#rfc.section.6.1.1>
+    let is_equal = said.parse() == Ok(info.size)
+        || said.parse::<f64>().is_ok_and(|said| said.fract() == 0.0 && format!("{said:.0}") == info.size.to_string());
+    if is_equal { Held::Equal } else { unequal(asset, object, "file:size", said, &info.size.to_string()) }
 }
 
-/// Compares checksums: with the store's own where it has one of that kind, else by reading up to `read_bytes_max`.
+/// Compares checksums of what is at `object`: with the store's own where it has one of that kind, else by reading up to
+/// `read_bytes_max`.
 pub(crate) async fn checksum(
     objects: &dyn Objects,
     asset: &Asset,
@@ -42,9 +41,6 @@ pub(crate) async fn checksum(
     read_bytes_max: u64,
 ) -> Result<Held, ObjectsError> {
     let Some(expected) = &asset.checksum else { return Ok(Held::Equal) };
-    if provenance::checked(info) == Some(expected) {
-        return Ok(Held::Equal);
-    }
     let bytes = hex::decode(expected).ok();
     let Some(hash) = bytes.as_deref().and_then(|bytes| Multihash::<64>::from_bytes(bytes).ok()) else {
         return Ok(untold(asset, "is no multihash, so that it cannot be held against what landed"));

@@ -49,8 +49,10 @@ pub(crate) struct Order<'a> {
     pub(crate) provider: &'a str,
     /// The event that is about the source itself, where there is one.
     pub(crate) cause: Option<&'a Cause>,
-    /// The checksum that the source was held against, as its item writes it.
-    pub(crate) checked: Option<&'a str>,
+    /// The item that places it, as `<collection>/<item>`.
+    pub(crate) item: Option<&'a str>,
+    /// The checksum that the source was held against when it had this entity tag, as its item writes it.
+    pub(crate) checked: Option<(&'a str, &'a str)>,
     /// When to leave the rest to the next message.
     pub(crate) until: Instant,
 }
@@ -75,7 +77,7 @@ pub(crate) enum CopyError {
     Move(#[from] ObjectsError),
     #[error("the copy {to} is not equal to {from}: {expected} bytes became {found}")]
     Unequal { from: ObjectRef, to: ObjectRef, expected: u64, found: u64 },
-    #[error("{to} is taken: {by} of another provider is there")]
+    #[error("{to} is taken by {by}, which has nothing to do with it")]
     Taken { to: ObjectRef, by: String },
     #[error("{0} changed each time that it was copied")]
     Restless(ObjectRef),
@@ -108,8 +110,13 @@ impl Copier {
         let mut unequal = None;
         for _ in 0..ROUNDS_MAX {
             let Some(source) = self.objects.head(order.from).await? else { return Ok(Copied::Gone) };
+            // What was held against another content says nothing about this one.
+            let checked = match order.checked {
+                Some((etag, _)) if etag != source.etag => return Err(ObjectsError::Changed(order.from.clone()).into()),
+                checked => checked.map(|(_, checksum)| checksum),
+            };
             let there = self.objects.head(&to).await?;
-            let landing = Provenance::of_copy(order.from, &source, order.provider, order.cause, order.checked);
+            let landing = Provenance::of_copy(order.from, &source, order.provider, order.cause, order.item, checked);
             match landing.standing(there.as_ref()) {
                 Standing::Newer => return Ok(Copied::Superseded(routed(&to, there, order.to))),
                 Standing::Taken(by) => return Err(CopyError::Taken { to, by }),
@@ -151,6 +158,7 @@ impl Copier {
             info!(object.key = to.key, "too large to be read: compared by size and by the store's word");
             return Ok(true);
         }
+        let _permit = self.permit().await;
         let from = Source { object: order.from, etag: &source.etag };
         let copy = Source { object: to, etag: &there.etag };
         for bytes in ranges(source.size, COMPARED_BYTES) {
@@ -319,7 +327,8 @@ impl Copier {
         if bytes.is_empty() { Ok(Bytes::new()) } else { self.objects.range(from, bytes).await }
     }
 
-    async fn permit(&self) -> tokio::sync::SemaphorePermit<'_> {
+    /// Leave to hold some MiB in memory.
+    pub(crate) async fn permit(&self) -> tokio::sync::SemaphorePermit<'_> {
         self.parts.acquire().await.expect("it is never closed")
     }
 }

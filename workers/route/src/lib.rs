@@ -210,16 +210,35 @@ fn watched_map(objects: Arc<dyn Objects>, place: &str, forbidden: &[&str]) -> Wa
 enum Found {
     /// It leads elsewhere.
     Foreign,
-    /// It has not landed; where it is expected.
-    Missing(ObjectRef),
-    /// It has landed here, and is there still, or was routed before it was removed.
-    At(ObjectRef, Box<ObjectInfo>),
+    /// It has not landed; the places where it may.
+    Missing(Vec<ObjectRef>),
+    /// It has landed.
+    There(Box<There>),
+}
+
+/// A landed object.
+struct There {
+    /// Where it landed.
+    source: ObjectRef,
+    /// Where it is: there still, or at its destination, because it was routed and then removed.
+    at: ObjectRef,
+    info: ObjectInfo,
+}
+
+/// What became of one asset.
+enum Moved {
+    /// It is at its destination, perhaps with a warning.
+    To(RoutedObject, Option<Problem>),
+    /// It is not what its document says.
+    Unequal(Problem),
+    /// The rest of it follows with the next message.
+    Unfinished,
 }
 
 /// What routing a document came to.
 enum Placed {
     Done(Done<Validated, Routed>),
-    Waits(Vec<ObjectRef>),
+    Waits(Vec<Vec<ObjectRef>>),
     /// Copies in parts go on with the next message.
     Unfinished,
 }
@@ -236,6 +255,11 @@ struct Placing<'a> {
 }
 
 impl Placing<'_> {
+    /// The document's name among all: what is placed by it is a part of it.
+    fn name(&self) -> String {
+        self.item.map_or_else(|| self.collection.to_owned(), |item| format!("{}/{item}", self.collection))
+    }
+
     fn routed(
         &self,
         document: Document,
@@ -337,7 +361,7 @@ impl Route {
         match placed {
             Ok(Placed::Done(done)) => Ok(Outcome::Done(done)),
             Ok(Placed::Waits(missing)) => {
-                let names: Vec<_> = missing.iter().take(WAITS_NAMED_MAX).map(ToString::to_string).collect();
+                let names: Vec<_> = missing.iter().take(WAITS_NAMED_MAX).map(|places| in_words(places)).collect();
                 let reason = format!("{} assets have not landed: {}", missing.len(), names.join(", "));
                 let refusal = of(Refusal::new(codes::ROUTE_ASSET_MISSING, reason));
                 Ok(Outcome::Wait(Wait { waits_for: names, refusal }))
@@ -358,19 +382,22 @@ impl Route {
         let object = &cause.object;
         let sited = self.sited(object)?;
         let map = self.map.current().await.map_err(Error::Map)?;
+        let mut item = None;
         let target = match map.target(sited.provider, sited.path, None) {
             Ok(target) => target,
-            Err(unmapped @ Unmapped::NeedsItem { .. }) => match self.claimed(envelope, object).await? {
-                Some(target) => target,
-                None => {
+            Err(unmapped @ Unmapped::NeedsItem { .. }) => {
+                let Some(info) = self.objects.head(object).await? else { return Ok(ignored(envelope, cause, "gone")) };
+                let Some(claim) = self.claimed(envelope, object, &info.etag).await? else {
                     let waits_for = vec![format!("an item that names {object} as its asset")];
                     return Ok(Outcome::Wait(Wait { waits_for, refusal: Error::from(unmapped).refusal() }));
-                }
-            },
+                };
+                item = Some(claim.item.clone());
+                claim.target()
+            }
             Err(unmapped) => return Err(unmapped.into()),
         };
-        let (provider, cause_of) = (sited.provider, Some(cause));
-        let order = Order { from: object, to: &target, provider, cause: cause_of, checked: None, until };
+        let (provider, item, about) = (sited.provider, item.as_deref(), Some(cause));
+        let order = Order { from: object, to: &target, provider, cause: about, item, checked: None, until };
         match self.copier.copy(order).await? {
             // Another event is under way for what is there now.
             Copied::At(_, etag) if cause.etag.as_ref().is_some_and(|ours| *ours != etag) => {
@@ -387,14 +414,18 @@ impl Route {
     }
 
     /// Where an item has placed an object; where none has, its event is marked to be woken by the one that does.
-    async fn claimed(&self, envelope: &Envelope<Validated>, object: &ObjectRef) -> Result<Option<Target>, Error> {
-        let Some(info) = self.objects.head(object).await? else { return Ok(None) };
-        if let Some(target) = self.work.claimed(object, &info.etag).await? {
-            return Ok(Some(target));
+    async fn claimed(
+        &self,
+        envelope: &Envelope<Validated>,
+        object: &ObjectRef,
+        etag: &str,
+    ) -> Result<Option<work::Claim>, Error> {
+        if let Some(claim) = self.work.claimed(object, etag).await? {
+            return Ok(Some(claim));
         }
         self.work.mark(envelope, &[Awaited::Claim(object)], &[]).await?;
         // The item may have come between the look and the mark.
-        Ok(self.work.claimed(object, &info.etag).await?)
+        Ok(self.work.claimed(object, etag).await?)
     }
 
     /// Copies a document's assets, writes their new places into it, and stores it at its own.
@@ -409,7 +440,7 @@ impl Route {
         let mut found = self.find(placing, &map, &facts, &assets).await?;
         let missing = missing(&found);
         if !missing.is_empty() {
-            let awaited: Vec<_> = missing.iter().map(Awaited::Asset).collect();
+            let awaited: Vec<_> = missing.iter().flatten().map(Awaited::Asset).collect();
             self.work.mark(placing.envelope, &awaited, &missing).await?;
             // What landed between the look and the mark has found no mark to wake us by.
             found = self.find(placing, &map, &facts, &assets).await?;
@@ -419,40 +450,57 @@ impl Route {
             }
         }
 
-        let mut warnings = placing.warnings.to_vec();
-        self.hold(&assets, &found, &mut warnings).await?;
         let stored_at = self.own_place(placing, &map, &facts)?;
         let targets = self.targets(placing, &map, &facts, &found, &stored_at)?;
         let mut seen = HashSet::new();
         let orders =
             assets.iter().zip(&found).zip(&targets).filter_map(|((asset, found), target)| match (found, target) {
-                // What is named twice is copied once.
-                (Found::At(object, info), Some(target)) if seen.insert(object) => {
-                    Some((asset, object, &**info, target))
+                // What is named twice is copied once; what is said of it is held against it each time.
+                (Found::There(there), Some(target)) => {
+                    let is_first = seen.insert(&there.source) || asset.size.is_some() || asset.checksum.is_some();
+                    is_first.then_some((asset, &**there, target))
                 }
                 _ => None,
             });
         let orders: Vec<_> = orders.collect();
-        let copies: Vec<_> = orders.iter().map(|order| self.copy_asset(placing, *order)).collect();
-        let copies = futures::stream::iter(copies).buffered(ASSET_CONCURRENCY);
-        let copied: Vec<Option<RoutedObject>> = copies.try_collect().await?;
-        let Some(routed) = copied.into_iter().collect::<Option<Vec<_>>>() else { return Ok(Placed::Unfinished) };
+        let name = placing.name();
+        let moves: Vec<_> = orders.iter().map(|order| self.move_asset(placing, &name, *order)).collect();
+        let moves = futures::stream::iter(moves).buffered(ASSET_CONCURRENCY);
+        let moved: Vec<Moved> = moves.try_collect().await?;
+        let (mut routed, mut warnings, mut wrong) = (Vec::new(), placing.warnings.to_vec(), Vec::new());
+        let mut is_whole = true;
+        for moved in moved {
+            match moved {
+                Moved::To(object, warning) => {
+                    routed.push(object);
+                    warnings.extend(warning);
+                }
+                Moved::Unequal(problem) => wrong.push(problem),
+                Moved::Unfinished => is_whole = false,
+            }
+        }
+        if !wrong.is_empty() {
+            return Err(Error::Unequal(wrong));
+        }
+        if !is_whole {
+            return Ok(Placed::Unfinished);
+        }
 
         let own = (&placing.cause.object, ObjectRef::new(&stored_at.bucket, &stored_at.key));
         let mut places: HashMap<&ObjectRef, &ObjectRef> = HashMap::from([(own.0, &own.1)]);
-        places.extend(orders.iter().map(|(_, object, ..)| *object).zip(routed.iter().map(|routed| &routed.object)));
+        places.extend(orders.iter().map(|(_, there, _)| &there.source).zip(routed.iter().map(|routed| &routed.object)));
         for (asset, found) in assets.iter().zip(&found) {
-            if let Found::At(object, _) = found
-                && let Some(place) = places.get(object)
+            if let Found::There(there) = found
+                && let Some(place) = places.get(&there.source)
             {
                 parts.set_href(&asset.name, &self.rewriting.href(place), self.rewriting.keeps_original);
             }
         }
-        let placements = orders.iter().zip(&routed).map(|((asset, source, info, _), destination)| Placement {
+        let placements = orders.iter().zip(&routed).map(|((asset, there, _), destination)| Placement {
             name: &asset.name,
             href: &asset.href,
-            source,
-            source_etag: &info.etag,
+            source: &there.source,
+            source_etag: &there.info.etag,
             destination,
         });
         let placements: Vec<_> = placements.collect();
@@ -460,13 +508,15 @@ impl Route {
         let text = parts.write();
         let stored = self.store(placing, &stored_at, &text, &placements).await?;
         drop(placements);
+        let mut seen = HashSet::new();
+        routed.retain(|one| seen.insert(one.object.clone()));
         let document = self.documents.pack(text).await?;
         let routed = placing.routed(document, stored, routed, warnings);
         let mut done = Done { next: vec![placing.envelope.followed_by(routed)], ..Done::default() };
         for (found, target) in found.iter().zip(&targets) {
             // What landed alone has waited to be told its place.
-            if let (Found::At(object, _), Some(Target { by_document: true, .. })) = (found, target) {
-                done.again.extend(self.work.wake(Awaited::Claim(object)).await?);
+            if let (Found::There(there), Some(Target { by_document: true, .. })) = (found, target) {
+                done.again.extend(self.work.wake(Awaited::Claim(&there.source)).await?);
             }
         }
         Ok(Placed::Done(done))
@@ -512,37 +562,20 @@ impl Route {
             }
             there = Some((candidate.clone(), info));
         }
-        if let Some((object, info)) = there {
-            return Ok(Found::At(object, Box::new(info)));
+        if let Some((source, info)) = there {
+            return Ok(Found::There(Box::new(There { at: source.clone(), source, info })));
         }
         // It may have been routed and then removed from landing.
         for candidate in &candidates {
             let sited = self.sited(candidate)?;
             let Ok(target) = map.target(sited.provider, sited.path, Some(facts)) else { continue };
-            let info = self.objects.head(&ObjectRef::new(target.bucket, target.key)).await?;
+            let at = ObjectRef::new(target.bucket, target.key);
+            let info = self.objects.head(&at).await?;
             if let Some(info) = info.filter(|info| provenance::is_of(info, candidate)) {
-                return Ok(Found::At(candidate.clone(), Box::new(info)));
+                return Ok(Found::There(Box::new(There { source: candidate.clone(), at, info })));
             }
         }
-        // The dataset's root is where files are expected that are nowhere yet.
-        Ok(candidates.into_iter().next_back().map_or(Found::Foreign, Found::Missing))
-    }
-
-    /// Holds what landed against what the document says of its assets.
-    async fn hold(&self, assets: &[Asset], found: &[Found], warnings: &mut Vec<Problem>) -> Result<(), Error> {
-        let mut wrong = Vec::new();
-        for (asset, found) in assets.iter().zip(found) {
-            let Found::At(object, info) = found else { continue };
-            let size = checksums::size(asset, object, info);
-            let checksum = checksums::checksum(&*self.objects, asset, object, info, self.read_bytes_max);
-            let held = if size == Held::Equal { checksum.await? } else { size };
-            match held {
-                Held::Equal => {}
-                Held::Unequal(problem) => wrong.push(*problem),
-                Held::Untold(problem) => warnings.push(*problem),
-            }
-        }
-        if wrong.is_empty() { Ok(()) } else { Err(Error::Unequal(wrong)) }
+        Ok(Found::Missing(candidates))
     }
 
     /// Where a document belongs; a member of a file gets a file of its own beside it.
@@ -568,10 +601,11 @@ impl Route {
         let mut taken = BTreeMap::from([(ObjectRef::new(&stored_at.bucket, &stored_at.key), own)]);
         let mut targets = Vec::with_capacity(found.len());
         for found in found {
-            let Found::At(object, _) = found else {
+            let Found::There(there) = found else {
                 targets.push(None);
                 continue;
             };
+            let object = &there.source;
             let sited = self.sited(object)?;
             let target = map.target(sited.provider, sited.path, Some(facts))?;
             let to = ObjectRef::new(&target.bucket, &target.key);
@@ -589,30 +623,62 @@ impl Route {
         Ok(targets)
     }
 
-    /// Copies one asset; `None` where the rest of it follows with the next message.
-    async fn copy_asset(
+    /// Holds one asset against what is said of it, and copies it.
+    async fn move_asset(
         &self,
         placing: &Placing<'_>,
-        (asset, object, info, target): (&Asset, &ObjectRef, &ObjectInfo, &Target),
-    ) -> Result<Option<RoutedObject>, Error> {
-        let claimed = match target.by_document {
-            true => &self.work.claim(object, &info.etag, target).await?,
-            false => target,
+        name: &str,
+        (asset, there, target): (&Asset, &There, &Target),
+    ) -> Result<Moved, Error> {
+        let There { source, at, info } = there;
+        if let Held::Unequal(problem) = checksums::size(asset, source, info) {
+            return Ok(Moved::Unequal(*problem));
+        }
+        let target = match target.by_document {
+            true if at == source => &self.work.claim(source, &info.etag, target, name).await?,
+            _ => target,
         };
-        let provider = self.sited(object)?.provider;
-        let (checked, until) = (asset.checksum.as_deref(), placing.until);
-        let order = Order { from: object, to: claimed, provider, cause: None, checked, until };
+        let to = ObjectRef::new(&target.bucket, &target.key);
+        let mut warning = None;
+        if asset.checksum.is_some() && !self.was_checked(asset, there, &to).await? {
+            if Instant::now() >= placing.until {
+                return Ok(Moved::Unfinished);
+            }
+            let _permit = self.copier.permit().await;
+            match checksums::checksum(&*self.objects, asset, at, info, self.read_bytes_max).await? {
+                Held::Equal => {}
+                Held::Unequal(problem) => return Ok(Moved::Unequal(*problem)),
+                Held::Untold(problem) => warning = Some(*problem),
+            }
+        }
+        if at != source {
+            let (size, etag, storage_class) = (info.size, Some(info.etag.clone()), target.storage_class);
+            return Ok(Moved::To(RoutedObject { object: at.clone(), size, etag, storage_class }, None));
+        }
+        let checked = asset.checksum.as_deref().filter(|_| warning.is_none());
+        let checked = checked.map(|checksum| (info.etag.as_str(), checksum));
+        let (provider, item, until) = (self.sited(source)?.provider, Some(name), placing.until);
+        let order = Order { from: source, to: target, provider, cause: None, item, checked, until };
         Ok(match self.copier.copy(order).await? {
-            Copied::At(routed, _) | Copied::Superseded(routed) => Some(routed),
-            Copied::Unfinished => None,
-            // It is at its destination, and was removed from landing.
-            Copied::Gone => Some(RoutedObject {
-                object: ObjectRef::new(&claimed.bucket, &claimed.key),
-                size: info.size,
-                etag: Some(info.etag.clone()),
-                storage_class: claimed.storage_class,
-            }),
+            Copied::At(routed, _) | Copied::Superseded(routed) => Moved::To(routed, warning),
+            Copied::Unfinished => Moved::Unfinished,
+            // It was there a moment ago: another look says what has become of it.
+            Copied::Gone => return Err(ObjectsError::Missing(source.clone()).into()),
         })
+    }
+
+    /// Whether a copy of this content says that it was held against this checksum. What a provider says of what landed
+    /// counts for nothing.
+    async fn was_checked(&self, asset: &Asset, there: &There, to: &ObjectRef) -> Result<bool, Error> {
+        let copy = match there.at == there.source {
+            true => self.objects.head(to).await?,
+            false => Some(there.info.clone()),
+        };
+        let is_of = |copy: &ObjectInfo| {
+            provenance::is_of(copy, &there.source)
+                && (there.at != there.source || provenance::is_of_content(copy, &there.info.etag))
+        };
+        Ok(copy.filter(is_of).is_some_and(|copy| provenance::checked(&copy) == asset.checksum.as_deref()))
     }
 
     fn sited<'a>(&'a self, object: &'a ObjectRef) -> Result<landfall_shared::config::Sited<'a>, Error> {
@@ -628,7 +694,7 @@ impl Route {
         placements: &[Placement<'_>],
     ) -> Result<RoutedObject, Error> {
         let (cause, to) = (placing.cause, ObjectRef::new(&target.bucket, &target.key));
-        let ours = Provenance::of_document(cause, self.sited(&cause.object)?.provider, text);
+        let ours = Provenance::of_document(cause, self.sited(&cause.object)?.provider, &placing.name(), text);
         let there = self.objects.head(&to).await?;
         let storage_class = target.storage_class;
         let stored = |size, etag| Ok(RoutedObject { object: to.clone(), size, etag: Some(etag), storage_class });
@@ -669,10 +735,15 @@ impl Route {
 /// Missing assets that are named in a wait.
 const WAITS_NAMED_MAX: usize = 20;
 
-fn missing(found: &[Found]) -> Vec<ObjectRef> {
+fn missing(found: &[Found]) -> Vec<Vec<ObjectRef>> {
     let missing =
-        found.iter().filter_map(|found| if let Found::Missing(object) = found { Some(object.clone()) } else { None });
+        found.iter().filter_map(|found| if let Found::Missing(places) = found { Some(places.clone()) } else { None });
     missing.collect()
+}
+
+/// Where something may land, the dataset's root first.
+fn in_words(places: &[ObjectRef]) -> String {
+    places.iter().rev().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
 }
 
 /// The same event again, at once: it goes on where this one stopped.

@@ -20,6 +20,7 @@ const VERSION: &str = "landfall-version";
 const SEQUENCER: &str = "landfall-sequencer";
 const SHA256: &str = "landfall-sha256";
 const CHECKED: &str = "landfall-checked";
+const ITEM: &str = "landfall-item";
 
 /// The longest source that is written out; a longer one is written as its hash.
 const SOURCE_BYTES_MAX: usize = 768;
@@ -43,6 +44,7 @@ pub(crate) struct Provenance {
     sequencer: Option<Sequencer>,
     sha256: Option<String>,
     checked: Option<String>,
+    item: Option<String>,
     content: Option<ObjectInfo>,
 }
 
@@ -55,7 +57,7 @@ pub(crate) enum Standing {
     Same,
     /// It is newer.
     Newer,
-    /// It is another provider's: this source.
+    /// It is of another source that has nothing to do with this one: another provider's, or no part of the same item.
     Taken(String),
 }
 
@@ -66,6 +68,7 @@ impl Provenance {
         source: &ObjectInfo,
         provider: &str,
         cause: Option<&Cause>,
+        item: Option<&str>,
         checked: Option<&str>,
     ) -> Self {
         let about = cause.filter(|cause| cause.etag.as_deref() == Some(&source.etag));
@@ -81,12 +84,13 @@ impl Provenance {
                 .and_then(|checksum| base64::engine::general_purpose::STANDARD.decode(&checksum.value).ok())
                 .map(hex::encode),
             checked: checked.map(str::to_owned),
+            item: item.map(encoded),
             content: Some(source.clone()),
         }
     }
 
     /// Of a document that was rewritten to this text.
-    pub(crate) fn of_document(cause: &Cause, provider: &str, text: &str) -> Self {
+    pub(crate) fn of_document(cause: &Cause, provider: &str, item: &str, text: &str) -> Self {
         Self {
             source: source_of(&cause.object),
             etag: cause.etag.clone().unwrap_or_default(),
@@ -96,6 +100,7 @@ impl Provenance {
             sequencer: cause.sequencer.clone(),
             sha256: Some(hex::encode(Sha256::digest(text))),
             checked: None,
+            item: Some(encoded(item)),
             content: None,
         }
     }
@@ -109,6 +114,7 @@ impl Provenance {
             (ETAG, Some(self.etag.clone())),
             (PROVIDER, Some(self.provider.clone())),
             (LANDED, landed),
+            (ITEM, self.item.clone()),
             (SHA256, self.sha256.clone()),
             (VERSION, self.version.clone()),
             (SEQUENCER, sequencer),
@@ -120,8 +126,8 @@ impl Provenance {
         for (index, (name, value)) in pairs.into_iter().enumerate() {
             let Some(value) = value.filter(|value| !value.is_empty() && value.is_ascii()) else { continue };
             let bytes = name.len() + value.len();
-            // Without the first two nothing could be decided: the store may refuse them.
-            if bytes <= free || index < 2 {
+            // Without the first four nothing could be decided: rather the store refuses them.
+            if bytes <= free || index < 4 {
                 free = free.saturating_sub(bytes);
                 metadata.insert(name.to_owned(), value);
             }
@@ -159,6 +165,10 @@ impl Provenance {
                 (false, false) => Standing::Older,
             };
         }
+        // Of one item, dropped at another place, the newer stands; anything else would be lost.
+        if self.item.is_none() || says(ITEM) != self.item.as_deref() {
+            return Standing::Taken(source.to_owned());
+        }
         let theirs = says(LANDED).and_then(|text| text.parse::<Timestamp>().ok());
         match (theirs, self.landed) {
             (Some(theirs), Some(ours)) if (theirs, source) > (ours, &self.source) => Standing::Newer,
@@ -170,6 +180,11 @@ impl Provenance {
 /// Whether an object was copied from this source, or made of this document.
 pub(crate) fn is_of(there: &ObjectInfo, source: &ObjectRef) -> bool {
     there.metadata.get(SOURCE).is_some_and(|there| *there == source_of(source))
+}
+
+/// Whether it was copied from a source with this entity tag.
+pub(crate) fn is_of_content(there: &ObjectInfo, etag: &str) -> bool {
+    there.metadata.get(ETAG).is_some_and(|there| there == etag)
 }
 
 /// The checksum that an object's source was held against when it was copied.

@@ -83,7 +83,7 @@ async fn work(objects: MemoryObjects, settings: Copying, cause: Cause) {
     let copier = Copier::new(port.clone(), Work::new(port, "work"), settings);
     let (from, to, until) = (source(), target(), Instant::now() + Duration::from_secs(3600));
     let (provider, cause) = ("sbn", Some(&cause));
-    let order = Order { from: &from, to: &to, provider, cause, checked: None, until };
+    let order = Order { from: &from, to: &to, provider, cause, item: None, checked: None, until };
     copier.copy(order).await.expect("nothing fails here");
 }
 

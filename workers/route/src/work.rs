@@ -1,5 +1,6 @@
 //! What route keeps in the work bucket: open copies, markers of what waits, claims, and what became of hrefs.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -50,11 +51,11 @@ pub(crate) enum Awaited<'a> {
     Claim(&'a ObjectRef),
 }
 
-/// An event that waits, and everything that it waits for.
+/// An event that waits, and everything that it waits for: of each, the places where it may land.
 #[derive(Serialize, Deserialize)]
 struct Marker {
     event: Box<RawValue>,
-    missing: Vec<ObjectRef>,
+    missing: Vec<Vec<ObjectRef>>,
 }
 
 /// Where an item has placed an asset: fixed for all who ask later.
@@ -65,20 +66,21 @@ pub(crate) struct Claim {
     #[serde(default)]
     storage_class: Option<StorageClass>,
     #[serde(default)]
-    tags: std::collections::BTreeMap<String, String>,
+    tags: BTreeMap<String, String>,
+    /// The item, as `<collection>/<item>`.
+    pub(crate) item: String,
 }
 
-impl From<&Target> for Claim {
-    fn from(target: &Target) -> Self {
+impl Claim {
+    fn new(target: &Target, item: &str) -> Self {
         let Target { bucket, key, storage_class, tags, .. } = target.clone();
-        Self { bucket, key, storage_class, tags }
+        Self { bucket, key, storage_class, tags, item: item.to_owned() }
     }
-}
 
-impl From<Claim> for Target {
-    fn from(claim: Claim) -> Self {
-        let Claim { bucket, key, storage_class, tags } = claim;
-        Self { bucket, key, storage_class, tags, by_document: true }
+    /// The place.
+    pub(crate) fn target(self) -> Target {
+        let Self { bucket, key, storage_class, tags, .. } = self;
+        Target { bucket, key, storage_class, tags, by_document: true }
     }
 }
 
@@ -119,12 +121,12 @@ impl Work {
         Ok(open)
     }
 
-    /// Marks that an event waits for each of these, `missing` being all landed objects among them.
+    /// Marks that an event waits for each of these; `missing` are all landed objects that it waits for.
     pub(crate) async fn mark(
         &self,
         event: &Envelope<Validated>,
         awaited: &[Awaited<'_>],
-        missing: &[ObjectRef],
+        missing: &[Vec<ObjectRef>],
     ) -> Result<(), ObjectsError> {
         // An event with so much to wait for comes again by itself only: nobody could look for all of it each time.
         if missing.len() > WOKEN_MAX {
@@ -151,8 +153,8 @@ impl Work {
         for at in self.objects.list(&self.bucket, &waits(awaited), WOKEN_MAX).await? {
             let Some(marker) = self.read::<Marker>(&at).await? else { continue };
             let mut all_there = true;
-            for object in &marker.missing {
-                all_there = all_there && self.objects.head(object).await?.is_some();
+            for places in &marker.missing {
+                all_there = all_there && self.is_any_there(places).await?;
             }
             // An event that still waits is woken by the last that it waits for; and it comes by itself in any case.
             self.objects.delete(&at, None).await?;
@@ -165,22 +167,37 @@ impl Work {
         Ok(woken)
     }
 
+    async fn is_any_there(&self, places: &[ObjectRef]) -> Result<bool, ObjectsError> {
+        for place in places {
+            if self.objects.head(place).await?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Places an object for good; where it has been placed already, that holds.
-    pub(crate) async fn claim(&self, object: &ObjectRef, etag: &str, target: &Target) -> Result<Target, ObjectsError> {
+    pub(crate) async fn claim(
+        &self,
+        object: &ObjectRef,
+        etag: &str,
+        target: &Target,
+        item: &str,
+    ) -> Result<Target, ObjectsError> {
         let at = self.claim_at(object, etag);
-        match self.write(&at, &Claim::from(target), Over::Nothing).await {
+        match self.write(&at, &Claim::new(target, item), Over::Nothing).await {
             Ok(()) => Ok(target.clone()),
             Err(ObjectsError::Changed(_)) => {
                 let claimed = self.read::<Claim>(&at).await?;
-                Ok(claimed.map_or_else(|| target.clone(), Target::from))
+                Ok(claimed.map_or_else(|| target.clone(), Claim::target))
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Where an object has been placed.
-    pub(crate) async fn claimed(&self, object: &ObjectRef, etag: &str) -> Result<Option<Target>, ObjectsError> {
-        Ok(self.read::<Claim>(&self.claim_at(object, etag)).await?.map(Target::from))
+    /// Where an object has been placed, and by which item.
+    pub(crate) async fn claimed(&self, object: &ObjectRef, etag: &str) -> Result<Option<Claim>, ObjectsError> {
+        self.read::<Claim>(&self.claim_at(object, etag)).await
     }
 
     fn claim_at(&self, object: &ObjectRef, etag: &str) -> ObjectRef {

@@ -109,8 +109,8 @@ struct NodeB {
     #[cfg_attr(feature = "schema", schemars(with = "Option<DefaultB>"))]
     default: Option<Spanned<DefaultB>>,
     #[serde(default)]
-    #[cfg_attr(feature = "schema", schemars(with = "Vec<RuleB>"))]
-    paths: Vec<Spanned<RuleB>>,
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Vec<RuleB>>"))]
+    paths: Option<Vec<Spanned<RuleB>>>,
 }
 
 #[derive(Debug, serde::Deserialize)]
@@ -143,8 +143,8 @@ struct NodeC {
     default: Option<Spanned<DefaultC>>,
     /// Rules in order: the first that hits wins.
     #[serde(default)]
-    #[cfg_attr(feature = "schema", schemars(with = "Vec<RuleC>"))]
-    paths: Vec<Spanned<RuleC>>,
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Vec<RuleC>>"))]
+    paths: Option<Vec<Spanned<RuleC>>>,
 }
 
 #[derive(Debug, serde::Deserialize)]
@@ -262,7 +262,7 @@ fn from_b(file: FileB) -> File {
             provider,
             default,
             archive: None,
-            rules: node.paths.into_iter().map(rule).collect(),
+            rules: node.paths.into_iter().flatten().map(rule).collect(),
             second_default: None,
         }
     };
@@ -296,7 +296,7 @@ fn from_c(file: FileC) -> File {
                 tags: BTreeMap::new(),
             });
         }
-        Node { provider, default, archive, rules: node.paths.into_iter().map(rule).collect(), second_default }
+        Node { provider, default, archive, rules: node.paths.into_iter().flatten().map(rule).collect(), second_default }
     };
     File { generation: Generation::C, nodes: file.map.nodes.0.into_iter().map(node).collect() }
 }

@@ -11,6 +11,9 @@ const NAMES: [&str; 8] = ["provider", "path", "collection", "item", "year", "mon
 /// The names that only an item gives.
 const OF_AN_ITEM: [&str; 4] = ["item", "year", "month", "day"];
 
+/// The names that have always the same width.
+const OF_A_DAY: [&str; 3] = ["year", "month", "day"];
+
 /// A template that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Key(String);
@@ -85,7 +88,18 @@ impl Key {
 
     /// How two files of one provider and collection can get the same key.
     fn collides(&self) -> Option<&'static str> {
-        if self.has("path") {
+        // Days have one width; of two others beside each other nobody could say where one ends.
+        let of_any_width = |segment: &&str| {
+            NAMES
+                .iter()
+                .filter(|name| !OF_A_DAY.contains(name))
+                .filter(|name| segment.contains(&format!("{{{name}}}")))
+                .count()
+                > 1
+        };
+        if self.0.split('/').any(|segment| of_any_width(&segment)) {
+            Some("two names stand in one segment; put a '/' between them")
+        } else if self.has("path") {
             None
         } else if !self.has("filename") {
             Some("it needs {path}, or {filename} with {item}")

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::format::{Bucket, File, Node, Rule};
 use super::key::Key;
-use super::lookup::{glob, is_glob, trimmed};
+use super::lookup::{is_glob, trimmed};
 use super::{Generation, Place};
 
 /// One thing that is wrong (an error: the map is not taken) or odd (a warning).
@@ -97,23 +97,13 @@ fn check_rule(rule: &Rule, generation: Generation, forbidden: &[&str], findings:
             let message = format!("{text:?} also takes paths that only start with these letters, as {text}2/…");
             findings.push(Finding::warning(codes::MAP_BOUNDARY, place, message));
         }
-    } else if let Some(collection) = &rule.collection
-        && collection.value.is_empty()
-    {
+    }
+    if let Some(collection) = rule.collection.as_ref().filter(|collection| collection.value.is_empty()) {
         findings.push(Finding::error(
             codes::MAP_EMPTY_PREFIX,
             Place::of(collection),
             "an empty collection hits nothing",
         ));
-    }
-    for pattern in rule.prefix.iter().chain(&rule.collection) {
-        if generation != Generation::A
-            && is_glob(&pattern.value)
-            && let Err(error) = glob(&pattern.value)
-        {
-            let message = format!("{:?} can never match: {error}", pattern.value);
-            findings.push(Finding::error(codes::MAP_GLOB, Place::of(pattern), message));
-        }
     }
     if let Some(key) = &rule.key {
         match Key::read(&key.value) {

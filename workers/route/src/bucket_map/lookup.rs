@@ -163,7 +163,7 @@ pub(super) fn glob(pattern: &str) -> Result<Regex, regex::Error> {
 }
 
 /// The memory that compiled globs may take.
-const REGEX_BYTES_MAX: usize = 256 * 1024 * 1024;
+const REGEX_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The same pattern as a regular expression over the whole path.
 fn translated(pattern: &str) -> String {
@@ -176,7 +176,12 @@ fn translated(pattern: &str) -> String {
             ('?', _) => text.push('.'),
             ('[', Some((class, after))) => {
                 let (not, members) = class.strip_prefix('!').map_or(("", class), |members| ("^", members));
-                text.push_str(&format!("[{not}{}]", escaped_class(members)));
+                match (not, escaped_class(members).as_str()) {
+                    // Only ranges that end before they start: nothing is in the class.
+                    ("", "") => text.push_str(r"[^\x00-\x{10FFFF}]"),
+                    (_, "") => text.push('.'),
+                    (not, members) => text.push_str(&format!("[{not}{members}]")),
+                }
                 rest = after;
             }
             (other, _) => text.push_str(&regex::escape(other.encode_utf8(&mut [0; 4]))),
@@ -191,11 +196,14 @@ fn escaped_class(members: &str) -> String {
     let mut text = String::new();
     let mut members = members.chars();
     while let Some(first) = members.next() {
-        text.push_str(&code(first));
         let mut ahead = members.clone();
         if let (Some('-'), Some(last)) = (ahead.next(), ahead.next()) {
-            text.push_str(&format!("-{}", code(last)));
+            if first <= last {
+                text.push_str(&format!("{}-{}", code(first), code(last)));
+            }
             members = ahead;
+        } else {
+            text.push_str(&code(first));
         }
     }
     text
@@ -252,5 +260,8 @@ mod tests {
         check("[a&&b~~c]", "&", true);
         check("a\nb*", "a\nbc\n", true);
         check("a.c", "abc", false);
+        check("[a9-0]x*", "axy", true);
+        check("[9-0]x", "9x", false);
+        check("[!9-0]x", "9x", true);
     }
 }

@@ -217,6 +217,9 @@ fn a_template_that_can_collide_or_escape_is_an_error() {
         "/{path}",
         "a//{path}",
         "{path}/",
+        "{collection}-{item}-{filename}",
+        "{collection}{path}",
+        "{item}{filename}/{collection}",
         "{pth}",
         "{path",
         "./{path}",
@@ -286,4 +289,21 @@ fn the_schema_takes_what_the_reader_takes() {
     ] {
         assert!(!is_valid(&bad) && BucketMap::lint(&bad, &[]).errors().next().is_some(), "{bad}");
     }
+}
+
+#[test]
+fn globs_that_are_too_many_to_be_compiled_are_an_error_and_no_panic() {
+    let long = "?".repeat(1_000);
+    let rules: String =
+        (0..2_000).map(|number| format!("        - {{prefix: 'p{number}/{long}', bucket: {{name: abc}}}}\n")).collect();
+    check_lint(&ours(&rules), &["error map.glob 3"]);
+}
+
+#[test]
+fn what_the_field_writes_is_taken() {
+    check_lint(
+        "BUCKET_MAP:\n  NODES:\n    A:\n      buckets: {staging: {name: abc}, archive: {name: def}}\n      paths:\n",
+        &[],
+    );
+    check_lint(&ours("        - {prefix: '[a9-0]x/*', bucket: {name: abc}}\n"), &[]);
 }
