@@ -57,4 +57,4 @@ port=$("$tools/bench/bin/python" -c 'import socket; s = socket.socket(); s.bind(
 GATEWAY_PORT=$port BIND_HOST=127.0.0.1 MINISTACK_HOST=127.0.0.1 LOG_LEVEL=WARNING "$tools/ministack/bin/ministack" >"$work/ministack.log" 2>&1 &
 ministack=$!
 for _ in $(seq 100); do curl -fsS "http://127.0.0.1:$port/_ministack/health" >/dev/null 2>&1 && break; sleep 0.1; done
-"$tools/stac/bin/python" workers/route/benches/copy.py "http://127.0.0.1:$port" "$bench" "$tools/bench/bin/aws"
+"$tools/stac/bin/python" workers/route/benches/copying.py "http://127.0.0.1:$port" "$bench" "$tools/bench/bin/aws"
