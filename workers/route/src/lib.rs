@@ -225,6 +225,13 @@ struct There {
     info: ObjectInfo,
 }
 
+/// One asset that has a place.
+struct AssetOrder<'a> {
+    asset: &'a Asset,
+    there: &'a There,
+    target: &'a Target,
+}
+
 /// What became of one asset.
 enum Moved {
     /// It is at its destination, perhaps with a warning.
@@ -452,23 +459,47 @@ impl Route {
 
         let stored_at = self.own_place(placing, &map, &facts)?;
         let targets = self.targets(placing, &map, &facts, &found, &stored_at)?;
-        let mut seen = HashSet::new();
-        let orders =
-            assets.iter().zip(&found).zip(&targets).filter_map(|((asset, found), target)| match (found, target) {
-                // What is named twice is copied once; what is said of it is held against it each time.
-                (Found::There(there), Some(target)) => {
-                    let is_first = seen.insert(&there.source) || asset.size.is_some() || asset.checksum.is_some();
-                    is_first.then_some((asset, &**there, target))
-                }
-                _ => None,
-            });
-        let orders: Vec<_> = orders.collect();
+        let orders = orders(&assets, &found, &targets);
+        let mut warnings = placing.warnings.to_vec();
+        let Some(routed) = self.move_assets(placing, &orders, &mut warnings).await? else {
+            return Ok(Placed::Unfinished);
+        };
+
+        let own = ObjectRef::new(&stored_at.bucket, &stored_at.key);
+        let mut places: HashMap<&ObjectRef, &ObjectRef> = HashMap::from([(&placing.cause.object, &own)]);
+        places.extend(orders.iter().map(|order| &order.there.source).zip(routed.iter().map(|routed| &routed.object)));
+        for (asset, found) in assets.iter().zip(&found) {
+            if let Found::There(there) = found
+                && let Some(place) = places.get(&there.source)
+            {
+                parts.set_href(&asset.name, &self.rewriting.href(place), self.rewriting.keeps_original);
+            }
+        }
+        parts.set_links(&self.rewriting.links(placing.collection, placing.item));
+        let text = parts.write();
+        let stored = self.store(placing, &stored_at, &text, &placements(&orders, &routed)).await?;
+        let document = self.documents.pack(text).await?;
+        let event = placing.routed(document, stored, once_each(routed), warnings);
+        let mut done = Done { next: vec![placing.envelope.followed_by(event)], ..Done::default() };
+        // What landed alone has waited to be told its place.
+        for order in orders.iter().filter(|order| order.target.by_document) {
+            done.again.extend(self.work.wake(Awaited::Claim(&order.there.source)).await?);
+        }
+        Ok(Placed::Done(done))
+    }
+
+    /// Holds all assets against what is said of them, and copies them; `None` where some of it follows with the next
+    /// message.
+    async fn move_assets(
+        &self,
+        placing: &Placing<'_>,
+        orders: &[AssetOrder<'_>],
+        warnings: &mut Vec<Problem>,
+    ) -> Result<Option<Vec<RoutedObject>>, Error> {
         let name = placing.name();
-        let moves: Vec<_> = orders.iter().map(|order| self.move_asset(placing, &name, *order)).collect();
-        let moves = futures::stream::iter(moves).buffered(ASSET_CONCURRENCY);
-        let moved: Vec<Moved> = moves.try_collect().await?;
-        let (mut routed, mut warnings, mut wrong) = (Vec::new(), placing.warnings.to_vec(), Vec::new());
-        let mut is_whole = true;
+        let moves: Vec<_> = orders.iter().map(|order| self.move_asset(placing, &name, order)).collect();
+        let moved: Vec<Moved> = futures::stream::iter(moves).buffered(ASSET_CONCURRENCY).try_collect().await?;
+        let (mut routed, mut wrong, mut is_whole) = (Vec::new(), Vec::new(), true);
         for moved in moved {
             match moved {
                 Moved::To(object, warning) => {
@@ -479,47 +510,7 @@ impl Route {
                 Moved::Unfinished => is_whole = false,
             }
         }
-        if !wrong.is_empty() {
-            return Err(Error::Unequal(wrong));
-        }
-        if !is_whole {
-            return Ok(Placed::Unfinished);
-        }
-
-        let own = (&placing.cause.object, ObjectRef::new(&stored_at.bucket, &stored_at.key));
-        let mut places: HashMap<&ObjectRef, &ObjectRef> = HashMap::from([(own.0, &own.1)]);
-        places.extend(orders.iter().map(|(_, there, _)| &there.source).zip(routed.iter().map(|routed| &routed.object)));
-        for (asset, found) in assets.iter().zip(&found) {
-            if let Found::There(there) = found
-                && let Some(place) = places.get(&there.source)
-            {
-                parts.set_href(&asset.name, &self.rewriting.href(place), self.rewriting.keeps_original);
-            }
-        }
-        let placements = orders.iter().zip(&routed).map(|((asset, there, _), destination)| Placement {
-            name: &asset.name,
-            href: &asset.href,
-            source: &there.source,
-            source_etag: &there.info.etag,
-            destination,
-        });
-        let placements: Vec<_> = placements.collect();
-        parts.set_links(&self.rewriting.links(placing.collection, placing.item));
-        let text = parts.write();
-        let stored = self.store(placing, &stored_at, &text, &placements).await?;
-        drop(placements);
-        let mut seen = HashSet::new();
-        routed.retain(|one| seen.insert(one.object.clone()));
-        let document = self.documents.pack(text).await?;
-        let routed = placing.routed(document, stored, routed, warnings);
-        let mut done = Done { next: vec![placing.envelope.followed_by(routed)], ..Done::default() };
-        for (found, target) in found.iter().zip(&targets) {
-            // What landed alone has waited to be told its place.
-            if let (Found::There(there), Some(Target { by_document: true, .. })) = (found, target) {
-                done.again.extend(self.work.wake(Awaited::Claim(&there.source)).await?);
-            }
-        }
-        Ok(Placed::Done(done))
+        if wrong.is_empty() { Ok(is_whole.then_some(routed)) } else { Err(Error::Unequal(wrong)) }
     }
 
     /// Finds the landed objects that assets mean.
@@ -624,12 +615,8 @@ impl Route {
     }
 
     /// Holds one asset against what is said of it, and copies it.
-    async fn move_asset(
-        &self,
-        placing: &Placing<'_>,
-        name: &str,
-        (asset, there, target): (&Asset, &There, &Target),
-    ) -> Result<Moved, Error> {
+    async fn move_asset(&self, placing: &Placing<'_>, name: &str, order: &AssetOrder<'_>) -> Result<Moved, Error> {
+        let AssetOrder { asset, there, target } = *order;
         let There { source, at, info } = there;
         if let Held::Unequal(problem) = checksums::size(asset, source, info) {
             return Ok(Moved::Unequal(*problem));
@@ -730,6 +717,36 @@ impl Route {
             "document": to, "assets": placements});
         Ok(self.work.keep_hrefs(to, &hrefs).await?)
     }
+}
+
+/// What is to be copied. What is named twice is copied once; what is said of it is held against it each time.
+fn orders<'a>(assets: &'a [Asset], found: &'a [Found], targets: &'a [Option<Target>]) -> Vec<AssetOrder<'a>> {
+    let mut seen = HashSet::new();
+    let mut orders = Vec::new();
+    for ((asset, found), target) in assets.iter().zip(found).zip(targets) {
+        let (Found::There(there), Some(target)) = (found, target) else { continue };
+        if seen.insert(&there.source) || asset.size.is_some() || asset.checksum.is_some() {
+            orders.push(AssetOrder { asset, there, target });
+        }
+    }
+    orders
+}
+
+fn placements<'a>(orders: &[AssetOrder<'a>], routed: &'a [RoutedObject]) -> Vec<Placement<'a>> {
+    let one = |(order, destination): (&AssetOrder<'a>, &'a RoutedObject)| Placement {
+        name: &order.asset.name,
+        href: &order.asset.href,
+        source: &order.there.source,
+        source_etag: &order.there.info.etag,
+        destination,
+    };
+    orders.iter().zip(routed).map(one).collect()
+}
+
+fn once_each(mut routed: Vec<RoutedObject>) -> Vec<RoutedObject> {
+    let mut seen = HashSet::new();
+    routed.retain(|one| seen.insert(one.object.clone()));
+    routed
 }
 
 /// Missing assets that are named in a wait.
