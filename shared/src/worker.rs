@@ -31,8 +31,6 @@ pub struct Surroundings {
     pub config: Config,
     /// The bucket for what does not fit a message.
     pub work_bucket: String,
-    /// The buckets that documents may not name as foreign: landing and work.
-    pub landing_bucket: String,
     sdk: aws_config::SdkConfig,
 }
 
@@ -88,8 +86,7 @@ pub async fn run<S: Stage>(
     let objects: Arc<dyn Objects> = Arc::new(objects.with(aws::elsewhere(&sdk, &config.destinations).await));
     let landings = Landings::new(&config, &landing_bucket)?;
     let documents = Documents::new(objects.clone(), &work_bucket);
-    let surroundings =
-        Surroundings { objects, documents, landings: landings.clone(), config, work_bucket, landing_bucket, sdk };
+    let surroundings = Surroundings { objects, documents, landings: landings.clone(), config, work_bucket, sdk };
     let stage = build(&surroundings).await?;
 
     let client = aws_sdk_sqs::Client::new(&surroundings.sdk);
