@@ -326,18 +326,18 @@ struct Case {
 async fn test(table: &Path, map: Option<&str>, place: &Place, format: Format) -> anyhow::Result<End> {
     let unread = |error: csv::Error| SetUp(format!("{}: {error}", table.display()));
     let mut reader = csv::ReaderBuilder::new().delimiter(b'\t').quoting(false).from_path(table).map_err(unread)?;
-    let mut texts: BTreeMap<Option<String>, String> = BTreeMap::new();
+    let mut maps: BTreeMap<Option<String>, Result<BucketMap, BadMap>> = BTreeMap::new();
     let (mut rows, mut wrong) = (0, 0);
     for (index, case) in reader.deserialize::<Case>().enumerate() {
         let case = case.map_err(unread)?;
         // Files are named as they lie beside the table.
         let beside = |name: &String| table.with_file_name(name).display().to_string();
         let name = map.map(str::to_owned).or_else(|| case.map.as_ref().map(beside));
-        if !texts.contains_key(&name) {
+        if !maps.contains_key(&name) {
             let (_, text) = read(name.as_deref(), place).await?;
-            texts.insert(name.clone(), text);
+            maps.insert(name.clone(), BucketMap::parse(&text, &[]));
         }
-        let found = found(&texts[&name], &case);
+        let found = found(maps[&name].as_ref().ok(), &case);
         rows += 1;
         let is_right = is_right(&case.expected, &found);
         if !is_right {
@@ -360,8 +360,8 @@ async fn test(table: &Path, map: Option<&str>, place: &Place, format: Format) ->
 }
 
 /// What a map says about a row: a URL, or `ERROR code`, `ERROR map` where it cannot be used at all.
-fn found(yaml: &str, case: &Case) -> String {
-    let Ok(map) = BucketMap::parse(yaml, &[]) else { return "ERROR map".to_owned() };
+fn found(map: Option<&BucketMap>, case: &Case) -> String {
+    let Some(map) = map else { return "ERROR map".to_owned() };
     let facts = case.collection.as_deref().filter(|collection| !collection.is_empty());
     let item = case.item.as_deref().filter(|item| !item.is_empty());
     let facts = facts.map(|collection| Facts { collection: Some(collection), item, date: None });

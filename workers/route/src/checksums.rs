@@ -1,12 +1,15 @@
 //! What an item says of its assets, held against what landed: `file:size` and `file:checksum`.
 //! <https://github.com/stac-extensions/file>
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use digest::DynDigest;
 use landfall_events::{ObjectRef, Problem, codes};
-use landfall_shared::objects::{ObjectInfo, Objects, ObjectsError, Source};
+use landfall_shared::objects::{Checksum, ObjectInfo, Objects, ObjectsError, Source};
 use multihash::Multihash;
 
 use crate::assets::Asset;
+use crate::copying::ranges;
 
 /// Bytes that are read at a time to be hashed.
 const READ_BYTES: u64 = 4 * 1024 * 1024;
@@ -54,7 +57,7 @@ pub(crate) async fn checksum(
         _ => return Ok(untold(asset, "is of a kind that Landfall does not compute (MD5, SHA-1, SHA-256, SHA-512)")),
     };
     let known = info.checksum.as_ref().filter(|checksum| checksum.algorithm == name);
-    let known = known.and_then(|checksum| base64_of(&checksum.value));
+    let known = known.and_then(bytes_of);
     let is_md5 = name == "MD5" && info.etag == hex::encode(hash.digest());
     if is_md5 || known.as_deref() == Some(hash.digest()) {
         return Ok(Held::Equal);
@@ -65,11 +68,8 @@ pub(crate) async fn checksum(
             return Ok(untold(asset, "belongs to an object that is too large to be read for it"));
         }
         None => {
-            let mut at = 0;
-            while at < info.size {
-                let end = (at + READ_BYTES).min(info.size);
-                hasher.update(&objects.range(Source { object, etag: &info.etag }, at..end).await?);
-                at = end;
+            for bytes in ranges(info.size, READ_BYTES) {
+                hasher.update(&objects.range(Source { object, etag: &info.etag }, bytes).await?);
             }
             hasher.finalize().to_vec()
         }
@@ -81,9 +81,9 @@ pub(crate) async fn checksum(
     Ok(unequal(asset, object, "file:checksum", expected, &found.unwrap_or_default()))
 }
 
-fn base64_of(text: &str) -> Option<Vec<u8>> {
-    use base64::Engine;
-    base64::engine::general_purpose::STANDARD.decode(text).ok()
+/// The bytes of a store's checksum.
+pub(crate) fn bytes_of(checksum: &Checksum) -> Option<Vec<u8>> {
+    STANDARD.decode(&checksum.value).ok()
 }
 
 fn pointer(asset: &Asset, member: &str) -> String {

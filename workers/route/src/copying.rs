@@ -345,6 +345,6 @@ fn part_bytes(size: u64, wanted: u64) -> u64 {
 }
 
 /// Cuts `0..size` into ranges of `step` bytes; the last may be shorter.
-fn ranges(size: u64, step: u64) -> impl Iterator<Item = Range<u64>> {
+pub(crate) fn ranges(size: u64, step: u64) -> impl Iterator<Item = Range<u64>> {
     (0..size.div_ceil(step)).map(move |number| number * step..((number + 1) * step).min(size))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use landfall_shared::objects::{Objects, ObjectsError, OpenUpload};
 
-use crate::work::Work;
+use crate::work::{OpenCopy, Work};
 
 /// What a sweep found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,36 +39,34 @@ pub async fn sweep(
 ) -> Result<Swept, ObjectsError> {
     let work = Work::new(objects.clone(), work_bucket);
     let mut swept = Swept::default();
-    let is_stale = |begun: Option<Timestamp>| begun.is_none_or(|begun| now.duration_since(begun) > age);
-    // What we have written down, wherever it goes to.
-    for open in work.open_copies().await? {
-        let upload = OpenUpload { object: open.to.clone(), upload: open.upload.clone(), begun: Some(open.begun) };
-        if !is_stale(upload.begun) {
+    let is_stale = |upload: &OpenUpload| upload.begun.is_none_or(|begun| now.duration_since(begun) > age);
+    // What we have written down, wherever it goes to; then what a crash has kept from being written down.
+    let written = work.open_copies().await?;
+    let upload =
+        |open: &OpenCopy| OpenUpload { object: open.to.clone(), upload: open.upload.clone(), begun: Some(open.begun) };
+    let mut found: Vec<(OpenUpload, Option<&OpenCopy>)> =
+        written.iter().map(|open| (upload(open), Some(open))).collect();
+    for bucket in buckets {
+        let others = objects.uploads(bucket).await?;
+        found.extend(
+            others
+                .into_iter()
+                .filter(|other| written.iter().all(|open| open.upload != other.upload))
+                .map(|other| (other, None)),
+        );
+    }
+    for (upload, written) in found {
+        if !is_stale(&upload) {
             swept.open.push(upload);
             continue;
         }
         if how == Sweep::Abort {
-            objects.abort(&open.to, &open.upload).await?;
-            work.forget(&open).await?;
+            objects.abort(&upload.object, &upload.upload).await?;
+            if let Some(open) = written {
+                work.forget(open).await?;
+            }
         }
         swept.stale.push(upload);
-    }
-    // What a crash has kept from being written down.
-    for bucket in buckets {
-        for upload in objects.uploads(bucket).await? {
-            let is_known = swept.open.iter().chain(&swept.stale).any(|known| known.upload == upload.upload);
-            if is_known {
-                continue;
-            }
-            if !is_stale(upload.begun) {
-                swept.open.push(upload);
-                continue;
-            }
-            if how == Sweep::Abort {
-                objects.abort(&upload.object, &upload.upload).await?;
-            }
-            swept.stale.push(upload);
-        }
     }
     Ok(swept)
 }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine;
 use jiff::Timestamp;
 use landfall_events::{Cause, ObjectRef, Sequencer};
 use landfall_shared::objects::ObjectInfo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
+
+use crate::checksums;
 
 /// How the names of our metadata start.
 pub(crate) const OURS: &str = "landfall-";
@@ -80,9 +81,7 @@ impl Provenance {
             landed: source.modified,
             version: source.version_id.clone(),
             sequencer: about.and_then(|cause| cause.sequencer.clone()),
-            sha256: hash
-                .and_then(|checksum| base64::engine::general_purpose::STANDARD.decode(&checksum.value).ok())
-                .map(hex::encode),
+            sha256: hash.and_then(checksums::bytes_of).map(hex::encode),
             checked: checked.map(str::to_owned),
             item: item.map(encoded),
             content: Some(source.clone()),
