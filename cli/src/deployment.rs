@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
@@ -41,6 +41,8 @@ pub struct Connected {
     pub deployment: Deployment,
     /// The SDK's configuration for it.
     pub sdk: SdkConfig,
+    /// The catalogue, once it has been asked for.
+    catalogue: OnceLock<PostgresCatalogue>,
 }
 
 /// The credentials of a local deployment: it knows no others.
@@ -58,11 +60,12 @@ impl Place {
             let sdk = aws::sdk_config().await;
             let outputs = outputs(&sdk, stack).await.with_context(|| format!("could not read the stack {stack}"))?;
             let database_url = std::env::var("LANDFALL_DATABASE_URL").ok();
-            return Ok(Connected { deployment: Deployment { endpoint: None, database_url, outputs }, sdk });
+            let deployment = Deployment { endpoint: None, database_url, outputs };
+            return Ok(Connected { deployment, sdk, catalogue: OnceLock::new() });
         }
         let deployment = Deployment::read(&self.state)?;
         let sdk = local_sdk(deployment.endpoint.as_deref().unwrap_or_default()).await;
-        Ok(Connected { deployment, sdk })
+        Ok(Connected { deployment, sdk, catalogue: OnceLock::new() })
     }
 }
 
@@ -175,9 +178,13 @@ impl Connected {
     /// # Errors
     /// [`SetUp`] where no database is known.
     pub fn catalogue(&self) -> anyhow::Result<PostgresCatalogue> {
+        if let Some(catalogue) = self.catalogue.get() {
+            return Ok(catalogue.clone());
+        }
         let url = self.deployment.database_url.as_deref();
         let url = url.ok_or_else(|| SetUp("no database is known: set LANDFALL_DATABASE_URL".into()))?;
-        Ok(PostgresCatalogue::new(url, 2)?)
+        let catalogue = PostgresCatalogue::open(landfall_shared::worker::access(url, &self.sdk)?, 2)?;
+        Ok(self.catalogue.get_or_init(|| catalogue).clone())
     }
 }
 

@@ -21,6 +21,12 @@ pub struct Status {
     /// Only this collection
     #[arg(long, value_name = "ID")]
     collection: Option<String>,
+    /// Only this item
+    #[arg(long, value_name = "ID")]
+    item: Option<String>,
+    /// Only what this event announces
+    #[arg(long, value_name = "ID")]
+    event: Option<String>,
     /// Only this provider
     #[arg(long, value_name = "NAME")]
     provider: Option<String>,
@@ -183,12 +189,15 @@ pub async fn ask(status: &Status, connected: &Connected) -> anyhow::Result<Answe
         bucket: None,
         prefix: status.key.clone(),
         collection: status.collection.clone(),
+        item: status.item.clone(),
+        event: status.event.clone(),
         since: status.since,
         provider: status.provider.clone(),
     };
     // What the ledger has not got has no collection that it could be asked for. The bucket is looked at first: what
     // the ledger learns meanwhile is in its answer, and nothing falls between the two.
-    let flying = if status.collection.is_none() { in_flight(status, connected, &bucket).await? } else { Vec::new() };
+    let of_ledger = status.collection.is_some() || status.item.is_some() || status.event.is_some();
+    let flying = if !of_ledger { in_flight(status, connected, &bucket).await? } else { Vec::new() };
     let rows = connected.catalogue()?.rows(&filter, status.most).await?;
     let mut lines: Vec<_> = rows.iter().map(line).collect();
     let learned = |(etag, flying): &(String, Line)| {
@@ -252,6 +261,7 @@ fn line(ledger: &LedgerRow) -> Line {
     let outcome = match row.state {
         _ if ledger.outdated => Outcome::Superseded,
         State::Superseded => Outcome::Superseded,
+        State::Parked if ledger.goes_on => Outcome::InFlight,
         State::Waiting | State::Parked => Outcome::Waiting,
         State::Loaded | State::Routed if row.announced.is_some() => Outcome::Completed,
         State::Refused if row.announced.is_some() => Outcome::Refused,

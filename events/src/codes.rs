@@ -190,6 +190,33 @@ codes! {
     LOAD_REPEATED = "load.repeated",
         "The same item id stands twice in one file.",
         "Give each item an id of its own, or remove the repetition, and drop the file again.";
+    LOAD_JSON = "load.json",
+        "The item is no JSON that PostgreSQL can hold: it is cut off, nests too deeply, or has half of a surrogate pair.",
+        "Write the item anew with a JSON library, and drop the file again.";
+    LOAD_ID = "load.id",
+        "The item's or its collection's id is missing, empty, no string, or too long to be indexed.",
+        "Give it a short text as its id, and drop the file again.";
+    LOAD_NUL = "load.nul",
+        "The item holds the character \\u0000, which PostgreSQL cannot hold.",
+        "Remove the character, and drop the file again.";
+    LOAD_NUMBER = "load.number",
+        "The item holds a number that the catalogue or its readers cannot hold.",
+        "Write numbers within the range of a double, about 1e-300 to 1e300; leave out what is not known.";
+    LOAD_GEOMETRY = "load.geometry",
+        "The item has no geometry, or one that the catalogue must not hold: an open ring, text or infinity for a number, no position.",
+        "Mend the coordinates: numbers only, rings of at least four positions that end where they start.";
+    LOAD_DATETIME = "load.datetime",
+        "The item has no datetime that the catalogue can hold, or a range that ends before it starts.",
+        "Write `datetime`, or both `start_datetime` and `end_datetime`, as 2024-05-17T10:15:00Z.";
+    LOAD_NULL = "load.null",
+        "The catalogue found nothing where it needs a value.",
+        "The reason names the column: give the item that value, and drop the file again.";
+    LOAD_DUPLICATE = "load.duplicate",
+        "The catalogue holds a row that this document would repeat.",
+        "The reason names the rule that was broken: give the document an id of its own, and drop the file again.";
+    LOAD_TOO_LARGE = "load.too-large",
+        "Something of the document is larger than the catalogue can hold: most often ids and a key that are long together.",
+        "Shorten the item's id or the file's path, and drop the file again.";
     LOAD_REFUSED = "load.refused",
         "The catalogue refused the document for a reason of its own.",
         "The reason holds the database's words; mend the document and drop it again.";

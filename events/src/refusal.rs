@@ -100,6 +100,13 @@ impl Refusal {
 
     /// Names the item that is refused.
     #[must_use]
+    pub fn with_problems(mut self, problems: Vec<Problem>) -> Self {
+        self.problems = problems;
+        self
+    }
+
+    /// Says which item it is about.
+    #[must_use]
     pub fn of_item(mut self, collection: impl Into<String>, item: impl Into<String>) -> Self {
         self.collection = Some(collection.into());
         self.item = Some(item.into());

@@ -9,16 +9,21 @@ mod postgres;
 
 pub(crate) use plan::record;
 pub use plan::{Collections, View, plan};
-pub use postgres::{LedgerRow, PostgresCatalogue, RowFilter, migrate};
+pub use postgres::{
+    Access, Extents, LedgerRow, Maintained, Password, PostgresCatalogue, RowFilter, migrate, plan_of_migration,
+};
 
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use landfall_events::codes::{self, Code};
 use landfall_events::report::Effect;
-use landfall_events::{Cause, Envelope, Event, EventId, Problem, Report, Routed};
+use landfall_events::{Cause, Envelope, Event, EventId, ObjectRef, Problem, Refusal, Report, Routed};
 use serde::{Deserialize, Serialize};
 
+use crate::pgstac::Item;
 use crate::stage::Class;
 
 /// What one ledger row is about.
@@ -93,7 +98,7 @@ pub enum State {
     Waiting,
     /// Its collection has not landed yet.
     Parked,
-    /// Its collection is there; it is about to be loaded.
+    /// The catalogue shall hold it again, because what has taken its place is gone; it is about to be loaded.
     Ready,
     /// The catalogue holds it.
     Loaded,
@@ -214,18 +219,54 @@ impl Row {
     }
 }
 
-/// One document's change, as load brings it; the text of the document beside it.
+/// What a change brings.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// An item, read.
+    Item(Arc<Item>),
+    /// A collection's document, as JSON text.
+    Collection(Arc<str>),
+    /// A removal brings nothing.
+    Nothing,
+}
+
+/// One document's change, as load brings it.
 #[derive(Debug, Clone)]
 pub struct Load {
     /// The event.
     pub envelope: Envelope<Routed>,
-    /// The document to load; empty for a removal.
-    pub document: String,
+    /// The document to load.
+    pub content: Content,
     /// The release that claimed it, where it had been parked.
     pub released_by: Option<EventId>,
 }
 
-/// What applying a change did, or had done when it was applied before.
+/// The two parts of what is applied together, as places in it: collections first, so that what came with its
+/// collection need not wait for it. A part may be empty.
+pub(crate) fn parts(loads: &[Load]) -> [Vec<usize>; 2] {
+    let is_collection = |index: &usize| matches!(loads[*index].envelope.event, Routed::Collection(_));
+    let (collections, others) = (0..loads.len()).partition(is_collection);
+    [collections, others]
+}
+
+/// What applying a change did, or had done when it was applied before, and what followed for other items.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settled {
+    /// What became of the change.
+    pub applied: Applied,
+    /// The items that are gone from the catalogue with it.
+    pub gone: Vec<Gone>,
+    /// The documents that must be loaded again, because what had taken their place is gone.
+    pub back: Vec<Back>,
+}
+
+impl Settled {
+    fn of(applied: Applied) -> Self {
+        Self { applied, gone: Vec::new(), back: Vec::new() }
+    }
+}
+
+/// What became of a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Applied {
     /// The catalogue holds the document. Of a collection: whether items are ready to be released.
@@ -249,8 +290,8 @@ pub enum Applied {
         /// To whom.
         by: String,
     },
-    /// The object's items are gone from the catalogue.
-    Removed(Vec<Gone>),
+    /// The object provides no items any more.
+    Removed,
     /// Another member of the same file has the same id.
     Repeated {
         /// Which.
@@ -281,6 +322,74 @@ impl Gone {
     }
 }
 
+/// A document that the catalogue shall hold again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Back {
+    /// What landed.
+    pub cause: Cause,
+    /// Its collection.
+    pub collection: String,
+    /// Its id.
+    pub item: String,
+    /// Whose it is.
+    pub provider: String,
+    /// The generation in which it was handled before.
+    pub redrive: u32,
+    /// Where its document is.
+    pub destination: ObjectRef,
+    /// What was warned about or mended.
+    pub warnings: Vec<Problem>,
+}
+
+impl Back {
+    fn of(row: &Row) -> Option<Self> {
+        Some(Self {
+            cause: row.cause.clone(),
+            collection: row.subject.collection()?.to_owned(),
+            item: row.subject.item()?.to_owned(),
+            provider: row.provider.clone(),
+            redrive: row.redrive,
+            destination: ObjectRef::parse(row.destination.as_deref()?)?,
+            warnings: row.problems.clone(),
+        })
+    }
+}
+
+/// A parked event that goes on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Waiter {
+    /// The event.
+    pub envelope: Envelope<Routed>,
+    /// Why it is refused: its time is over, or a try of the same release has refused it.
+    pub refusal: Option<Refusal>,
+}
+
+impl Waiter {
+    /// What an earlier try of the release has settled.
+    pub(crate) fn again(row: &Row) -> Option<Self> {
+        // A refusal without a code is the plan's, which decides the same again.
+        let code = row.code.as_deref().filter(|_| row.state == State::Refused);
+        let refusal = code.map(|code| Refusal::new(Code::read(code), row.reason.clone().unwrap_or_default()));
+        Some(Self { envelope: envelope_of(row)?, refusal })
+    }
+
+    /// What can be loaded now.
+    pub(crate) fn ready(row: &Row) -> Option<Self> {
+        Some(Self { envelope: envelope_of(row)?, refusal: None })
+    }
+
+    /// What has waited too long.
+    pub(crate) fn expired(row: &Row) -> Option<Self> {
+        let collection = row.subject.collection().unwrap_or_default();
+        let reason = format!("the collection {collection:?} has not landed in time");
+        Some(Self { envelope: envelope_of(row)?, refusal: Some(Refusal::new(codes::LOAD_COLLECTION_MISSING, reason)) })
+    }
+}
+
+fn envelope_of(row: &Row) -> Option<Envelope<Routed>> {
+    Envelope::from_json(row.parked.as_deref()?).ok()
+}
+
 /// Whether a report still tells the newest that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
@@ -298,14 +407,22 @@ pub enum CatalogueError {
     /// It cannot be reached, is starting, busy, or chose us as a deadlock's victim.
     #[error("the catalogue is not available: {0}")]
     Unavailable(String),
+    /// It cannot take so much at once, and may take less.
+    #[error("the catalogue cannot take the batch at once: {0}")]
+    TooMuch(String),
     /// It refuses what is in a document.
     #[error("the catalogue refuses the document: {message} (SQLSTATE {sqlstate})")]
     Refused {
+        /// What the refusal of a single document is called.
+        code: Code,
         /// The five characters of the SQL standard.
         sqlstate: String,
         /// The server's words.
         message: String,
     },
+    /// A collection is not there; only what did not land is told so, all else waits for it.
+    #[error("there is no collection {0:?}")]
+    Missing(String),
     /// It is not as we expect it: rights, schema, version. An operator can mend that, so nothing is refused for it.
     #[error("the catalogue is not usable: {0}")]
     Unusable(String),
@@ -316,8 +433,8 @@ impl CatalogueError {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::Unavailable(_) | Self::Unusable(_) => Class::Transient,
-            Self::Refused { .. } => Class::Permanent,
+            Self::Unavailable(_) | Self::TooMuch(_) | Self::Unusable(_) => Class::Transient,
+            Self::Refused { .. } | Self::Missing(_) => Class::Permanent,
         }
     }
 }
@@ -325,18 +442,21 @@ impl CatalogueError {
 /// pgSTAC with the ledger.
 #[async_trait]
 pub trait Catalogue: Send + Sync {
-    /// Applies changes in the order given, in one transaction, and returns what each did.
+    /// Applies changes in the order given, collections before all others, and returns what each did. All or nothing
+    /// of the others is applied, in one transaction.
     /// Items without a collection are parked until `park_until`.
-    async fn apply(&self, loads: &[Load], park_until: Timestamp) -> Result<Vec<Applied>, CatalogueError>;
+    async fn apply(&self, loads: &[Load], park_until: Timestamp) -> Result<Vec<Settled>, CatalogueError>;
 
-    /// Finds up to `most` items that were waiting for a collection which is there now, for the release `id`.
-    /// What this release has loaded before and is not announced yet comes again, and nothing else then.
+    /// Finds up to `most` items that wait for a collection, for the release `id`: all of them where the collection is
+    /// there; where it is not, those whose time is over `now`, with the refusal.
+    /// What this release has settled before and is not announced yet comes again, and nothing else then.
     async fn releasable(
         &self,
         id: &EventId,
         collection: &str,
         most: usize,
-    ) -> Result<Vec<Envelope<Routed>>, CatalogueError>;
+        now: Timestamp,
+    ) -> Result<Vec<Waiter>, CatalogueError>;
 
     /// Records refusals, waits and routed data, and says of every report whether it is still the newest.
     /// With `released_by` they are refusals that this release has found: until they are announced, a repetition of

@@ -61,4 +61,13 @@ impl Documents {
         }
         String::from_utf8(body.to_vec()).map_err(|_| ObjectsError::Changed(stored.object.clone()))
     }
+
+    /// Reads the text of a document where it is archived.
+    ///
+    /// # Errors
+    /// The object store's; and [`ObjectsError::Changed`] where it is not text.
+    pub async fn read_at(&self, object: &ObjectRef) -> Result<String, ObjectsError> {
+        let (body, _) = self.objects.get(object, None, DOCUMENT_BYTES_MAX).await?;
+        String::from_utf8(body.to_vec()).map_err(|_| ObjectsError::Changed(object.clone()))
+    }
 }

@@ -11,6 +11,7 @@ pub mod documents;
 pub mod lambda;
 pub mod memory;
 pub mod objects;
+pub mod pgstac;
 pub mod poller;
 pub mod queue;
 pub mod runner;

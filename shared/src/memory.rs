@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use landfall_events::{Envelope, EventId, Notice, ObjectRef, Report, Routed};
+use landfall_events::{Envelope, EventId, Notice, ObjectRef, Report, Routed, codes};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::catalogue::{Applied, Catalogue, CatalogueError, Load, Row, Standing, State, Subject, View, plan};
+use crate::catalogue::{
+    Applied, Catalogue, CatalogueError, Load, Row, Settled, Standing, State, Subject, View, Waiter, parts, plan,
+};
 use crate::queue::{BATCH_BYTES_MAX, Delivery, Outgoing, Queue, QueueError};
 use crate::topic::{TopicError, Topics};
 
@@ -322,21 +324,36 @@ impl Kept {
         self.owners = view.collections;
         for (key, document) in view.item_writes {
             match document {
-                Some(document) => self.items.insert(key, document),
+                Some(item) => self.items.insert(key, item.text.clone()),
                 None => self.items.remove(&key),
             };
         }
         for (collection, document) in view.collection_writes {
-            let parked = self.rows.values_mut().filter(|row| row.state == State::Parked);
-            for row in parked.filter(|row| row.subject.collection() == Some(&collection)) {
-                row.state = State::Ready;
-            }
-            self.collections.insert(collection, document);
+            self.collections.insert(collection, document.to_string());
         }
     }
 
-    fn is_ready(&self, collection: &str) -> bool {
-        self.rows.values().any(|row| row.state == State::Ready && row.subject.collection() == Some(collection))
+    fn apply(&mut self, loads: &[Load], park_until: Timestamp) -> Result<Vec<Settled>, CatalogueError> {
+        let mut view = self.view();
+        let mut settled = plan(&mut view, loads, park_until);
+        // As a database does, it looks at what is written and not at what is parked.
+        if view.item_writes.values().flatten().any(|item| item.text.contains("\"poison\"")) {
+            let (sqlstate, message) = ("22P02".into(), "poison".into());
+            return Err(CatalogueError::Refused { code: codes::LOAD_REFUSED, sqlstate, message });
+        }
+        self.keep(view);
+        for (load, one) in loads.iter().zip(&mut settled) {
+            if let (Routed::Collection(routed), Applied::Loaded { release, .. }) =
+                (&load.envelope.event, &mut one.applied)
+            {
+                *release = self.is_parked(&routed.collection);
+            }
+        }
+        Ok(settled)
+    }
+
+    fn is_parked(&self, collection: &str) -> bool {
+        self.rows.values().any(|row| row.state == State::Parked && row.subject.collection() == Some(collection))
     }
 }
 
@@ -360,22 +377,16 @@ fn away() -> CatalogueError {
 
 #[async_trait]
 impl Catalogue for MemoryCatalogue {
-    async fn apply(&self, loads: &[Load], park_until: Timestamp) -> Result<Vec<Applied>, CatalogueError> {
+    async fn apply(&self, loads: &[Load], park_until: Timestamp) -> Result<Vec<Settled>, CatalogueError> {
         let effect = || {
             let mut kept = locked(&self.state);
-            let mut view = kept.view();
-            let mut applied = plan(&mut view, loads, park_until);
-            // As a database does, it looks at what is written and not at what is parked.
-            if view.item_writes.values().flatten().any(|document| document.contains("\"poison\"")) {
-                return Err(CatalogueError::Refused { sqlstate: "22P02".into(), message: "poison".into() });
+            let mut settled = Vec::with_capacity(loads.len());
+            for indices in parts(loads) {
+                let loads: Vec<Load> = indices.iter().map(|&index| loads[index].clone()).collect();
+                settled.extend(indices.into_iter().zip(kept.apply(&loads, park_until)?));
             }
-            kept.keep(view);
-            for (load, one) in loads.iter().zip(&mut applied) {
-                if let (Routed::Collection(routed), Applied::Loaded { release, .. }) = (&load.envelope.event, one) {
-                    *release = kept.is_ready(&routed.collection);
-                }
-            }
-            Ok(applied)
+            settled.sort_by_key(|(index, _)| *index);
+            Ok(settled.into_iter().map(|(_, settled)| settled).collect())
         };
         self.faults.call(effect, || Err(away())).await
     }
@@ -385,17 +396,24 @@ impl Catalogue for MemoryCatalogue {
         id: &EventId,
         collection: &str,
         most: usize,
-    ) -> Result<Vec<Envelope<Routed>>, CatalogueError> {
+        now: Timestamp,
+    ) -> Result<Vec<Waiter>, CatalogueError> {
         let effect = || {
             let kept = locked(&self.state);
-            let read = |row: &Row| Envelope::from_json(row.parked.as_deref()?).ok();
             let rows = || kept.rows.values().filter(|row| row.parked.is_some());
-            let mine: Vec<_> = rows().filter(|row| row.released_by.as_ref() == Some(id)).filter_map(read).collect();
+            let mine: Vec<_> =
+                rows().filter(|row| row.released_by.as_ref() == Some(id)).filter_map(Waiter::again).collect();
             if !mine.is_empty() {
                 return Ok(mine);
             }
-            let ready = rows().filter(|row| row.state == State::Ready && row.subject.collection() == Some(collection));
-            Ok(ready.take(most).filter_map(read).collect())
+            let parked =
+                rows().filter(|row| row.state == State::Parked && row.subject.collection() == Some(collection));
+            Ok(if kept.owners.contains_key(collection) {
+                parked.take(most).filter_map(Waiter::ready).collect()
+            } else {
+                let due = parked.filter(|row| row.until.is_some_and(|until| until <= now));
+                due.take(most).filter_map(Waiter::expired).collect()
+            })
         };
         self.faults.call(effect, || Err(away())).await
     }

@@ -7,8 +7,8 @@ use anyhow::Context;
 use landfall_events::ObjectRef;
 use tracing::info;
 
-use crate::aws::{self, S3Objects, SnsTopics, SqsQueue};
-use crate::catalogue::{Catalogue, PostgresCatalogue};
+use crate::aws::{self, DatabasePassword, S3Objects, SnsTopics, SqsQueue};
+use crate::catalogue::{Access, Password, PostgresCatalogue};
 use crate::config::{Config, Environment, Landings};
 use crate::documents::{DOCUMENT_BYTES_MAX, Documents};
 use crate::objects::Objects;
@@ -35,16 +35,24 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
-    /// The catalogue that `LANDFALL_DATABASE_URL` names.
+    /// The catalogue that `LANDFALL_DATABASE_URL` names; see [`access`] for where its password comes from.
     ///
     /// # Errors
-    /// Where the variable is missing or cannot be understood.
-    pub fn catalogue(&self) -> anyhow::Result<Arc<dyn Catalogue>> {
+    /// Where a variable is missing or cannot be understood.
+    pub fn catalogue(&self) -> anyhow::Result<PostgresCatalogue> {
+        Ok(self.catalogue_with_connections()?.0)
+    }
+
+    /// The same, with the number of its connections, `LANDFALL_DATABASE_CONNECTIONS`.
+    ///
+    /// # Errors
+    /// Where a variable is missing or cannot be understood.
+    pub fn catalogue_with_connections(&self) -> anyhow::Result<(PostgresCatalogue, usize)> {
         let mut environment = Environment::default();
         let url = environment.required("LANDFALL_DATABASE_URL");
-        let connections = environment.or("LANDFALL_DATABASE_CONNECTIONS", 4);
+        let connections = environment.or("LANDFALL_DATABASE_CONNECTIONS", 4).max(1);
         environment.finish()?;
-        Ok(Arc::new(PostgresCatalogue::new(&url, connections)?))
+        Ok((PostgresCatalogue::open(access(&url, &self.sdk)?, connections)?, connections))
     }
 
     /// The topics that `LANDFALL_TOPIC_COMPLETED` and `LANDFALL_TOPIC_REJECTED` name.
@@ -58,6 +66,30 @@ impl Surroundings {
         environment.finish()?;
         Ok(Arc::new(SnsTopics::new(aws_sdk_sns::Client::new(&self.sdk), completed, rejected)))
     }
+}
+
+/// How to reach a database: its URL, and a password from the URL, from `LANDFALL_DATABASE_PASSWORD_FILE`, from the
+/// secret that `LANDFALL_DATABASE_SECRET` names in Secrets Manager, or, with `LANDFALL_DATABASE_IAM=true`, a token of
+/// the role at hand.
+///
+/// # Errors
+/// Where the URL cannot be understood, or more than one source is given.
+pub fn access(url: &str, sdk: &aws_config::SdkConfig) -> anyhow::Result<Access> {
+    let mut environment = Environment::default();
+    let file = environment.or("LANDFALL_DATABASE_PASSWORD_FILE", String::new());
+    let secret = environment.or("LANDFALL_DATABASE_SECRET", String::new());
+    let iam = environment.or("LANDFALL_DATABASE_IAM", false);
+    environment.finish()?;
+    let password = match (file.as_str(), secret.as_str(), iam) {
+        ("", "", false) => Password::InUrl,
+        (file, "", false) => Password::File(file.into()),
+        ("", secret, false) => Password::Aws(Arc::new(DatabasePassword::secret(sdk, secret))),
+        ("", "", true) => Password::Aws(Arc::new(DatabasePassword::token(sdk))),
+        _ => anyhow::bail!(
+            "LANDFALL_DATABASE_PASSWORD_FILE, LANDFALL_DATABASE_SECRET and LANDFALL_DATABASE_IAM exclude each other"
+        ),
+    };
+    Ok(Access::new(url)?.with_password(password))
 }
 
 /// Runs a worker to its end: as a Lambda where the runtime's interface is there, else as a poller.

@@ -9,8 +9,9 @@ use jiff::Timestamp;
 use landfall_events::report::{Ignored, Report};
 use landfall_events::routed::{CollectionReleased, CollectionRouted, ItemRouted, ObjectRemoved, RoutedObject};
 use landfall_events::{Cause, Change, Document, Envelope, Event, ObjectRef, Refusal, Routed, Sequencer, codes, report};
-use landfall_shared::catalogue::{Catalogue, Load, PostgresCatalogue, Row, RowFilter};
+use landfall_shared::catalogue::{Catalogue, Content, Load, PostgresCatalogue, Row, RowFilter};
 use landfall_shared::memory::MemoryCatalogue;
+use landfall_shared::pgstac::Item;
 use landfall_tests::memory_world::{collection, item};
 use landfall_tests::real_world::Database;
 use rand::rngs::StdRng;
@@ -53,17 +54,18 @@ impl Dice {
         let stored = RoutedObject { object: ObjectRef::new("archive", "x"), size: 1, etag: None, storage_class: None };
         let pack =
             |text: &str| Document::Inline(serde_json::value::RawValue::from_string(text.into()).expect("it is JSON"));
-        let (event, document): (Routed, String) = match self.0.random_range(0..10) {
+        let (event, content): (Routed, Content) = match self.0.random_range(0..10) {
             0 => {
                 let cause = self.cause(&format!("{provider}/{collection_id}.json"));
                 let text = collection(&collection_id);
                 let document = pack(&text);
-                (CollectionRouted { cause, collection: collection_id, document, stored, warnings: vec![] }.into(), text)
+                let routed = CollectionRouted { cause, collection: collection_id, document, stored, warnings: vec![] };
+                (routed.into(), Content::Collection(text.into()))
             }
             1 | 2 => {
                 let key = self.one_of(&["k1", "k2", "k3"]).to_owned();
                 let cause = Cause { change: Change::Removed, etag: None, size: None, ..self.cause(&key) };
-                (ObjectRemoved { cause }.into(), String::new())
+                (ObjectRemoved { cause }.into(), Content::Nothing)
             }
             _ => {
                 let id = self.one_of(&["a", "b", "c"]).to_owned();
@@ -83,11 +85,11 @@ impl Dice {
                         warnings: vec![],
                     }
                     .into(),
-                    text,
+                    read(&text),
                 )
             }
         };
-        Load { envelope: self.envelope(event, provider), document, released_by: None }
+        Load { envelope: self.envelope(event, provider), content, released_by: None }
     }
 
     fn report(&mut self) -> Envelope<Report> {
@@ -103,6 +105,10 @@ impl Dice {
         };
         self.envelope(report, "p")
     }
+}
+
+fn read(text: &str) -> Content {
+    Content::Item(std::sync::Arc::new(Item::read(text).unwrap()))
 }
 
 /// What two rows must agree in.
@@ -143,14 +149,16 @@ async fn history(seed: u64, postgres: &PostgresCatalogue, database: &Database) {
                 let cause = dice.cause("p/C.json");
                 let release = CollectionReleased { cause, collection: "C".into(), batch: dice.0.random_range(0..2) };
                 let id = Envelope::new(Routed::from(release), "p", 0).id;
-                let found = postgres.releasable(&id, "C", 10).await.unwrap();
-                assert_eq!(found, memory.releasable(&id, "C", 10).await.unwrap(), "{what}");
+                let now = if dice.chance(50) { until } else { Timestamp::UNIX_EPOCH };
+                let found = postgres.releasable(&id, "C", 10, now).await.unwrap();
+                assert_eq!(found, memory.releasable(&id, "C", 10, now).await.unwrap(), "{what}");
                 let load = |envelope: Envelope<Routed>| {
                     let Routed::Item(routed) = &envelope.event else { panic!("only items are parked") };
                     let Document::Inline(raw) = &routed.document else { panic!("it is inline") };
-                    Load { document: raw.get().to_owned(), released_by: Some(id.clone()), envelope }
+                    Load { content: read(raw.get()), released_by: Some(id.clone()), envelope }
                 };
-                let loads: Vec<_> = found.into_iter().map(load).collect();
+                let ready = found.into_iter().filter(|waiter| waiter.refusal.is_none());
+                let loads: Vec<_> = ready.map(|waiter| load(waiter.envelope)).collect();
                 let did = (postgres.apply(&loads, until).await.unwrap(), memory.apply(&loads, until).await.unwrap());
                 assert_eq!(did.0, did.1, "{what}: release");
             }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use landfall_shared::catalogue::PostgresCatalogue;
 use nix::unistd::User;
 use rand::Rng;
 use tokio::process::{Child, Command};
@@ -170,7 +171,8 @@ impl Cluster {
         }
         drop(client);
         driver.await.ok();
-        landfall_shared::catalogue::migrate(&self.database_url()).await?;
+        let catalogue = PostgresCatalogue::new(&self.database_url(), 1)?;
+        landfall_shared::catalogue::migrate(&catalogue).await?;
         Ok(())
     }
 

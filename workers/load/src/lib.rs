@@ -3,20 +3,27 @@
 //! It writes batches; what is new, replaced, superseded or waiting is the catalogue's to say. It refuses to lose a
 //! batch for one document: what the database refuses is searched for by halves.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt};
+use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
 use landfall_events::report::{CollectionLoaded, Effect, Ignored, ItemLoaded, Report};
-use landfall_events::routed::{CollectionReleased, CollectionRouted, ItemRouted};
-use landfall_events::{Cause, Envelope, Event, Refusal, Routed, codes, report};
-use landfall_shared::catalogue::{Applied, Catalogue, CatalogueError, Gone, Load as Change};
+use landfall_events::routed::{CollectionReleased, CollectionRouted, ItemRouted, RoutedObject};
+use landfall_events::{Cause, Document, Envelope, Event, Problem, Refusal, Routed, codes, report};
+use landfall_shared::catalogue::{Applied, Back, Catalogue, CatalogueError, Content, Gone, Load as Change, Settled};
 use landfall_shared::documents::Documents;
 use landfall_shared::objects::{Objects, ObjectsError};
+use landfall_shared::pgstac::{Item, Unfit};
 use landfall_shared::worker::Surroundings;
 use landfall_shared::{Class, Done, Failure, Outcome, Refused, Stage};
+use tokio::sync::Mutex;
+use tracing::error;
+
+use bisection::{Attempt, by_halves};
+
+mod bisection;
 
 /// Items that one release step lets go on.
 const RELEASE_MAX: usize = 100;
@@ -24,11 +31,17 @@ const RELEASE_MAX: usize = 100;
 /// Large documents that are read at a time.
 const CONCURRENCY: usize = 8;
 
+/// The most bytes of documents that are held at a time; a single one may be larger.
+const BYTES_MAX: u64 = 8 * 1024 * 1024;
+
 /// The stage.
 pub struct Load {
     catalogue: Arc<dyn Catalogue>,
     documents: Documents,
     park_max: Duration,
+    /// One for each connection: an item's changes always take the same, so that none waits for another of its own
+    /// process within a transaction.
+    shards: Vec<Mutex<()>>,
 }
 
 /// Why it could not decide.
@@ -37,6 +50,17 @@ pub enum Error {
     /// A document that did not fit its message could not be read.
     #[error("could not read the document")]
     Read(#[source] ObjectsError),
+    /// The document is none that the catalogue may hold.
+    #[error("the catalogue must not hold this item")]
+    Unfit(#[source] Unfit),
+    /// The document is another item than its event says.
+    #[error("the document is the item {item:?} of {collection:?}, and its event names another")]
+    Other {
+        /// The document's collection.
+        collection: String,
+        /// The document's id.
+        item: String,
+    },
     /// The catalogue did not do as asked.
     #[error("could not load")]
     Catalogue(#[source] CatalogueError),
@@ -48,13 +72,23 @@ impl Failure for Error {
             // The ports know.
             Self::Read(source) => source.class(),
             Self::Catalogue(source) => source.class(),
+            // The bytes will not change.
+            Self::Unfit(_) | Self::Other { .. } => Class::Permanent,
         }
     }
 
     fn refusal(&self) -> Refusal {
         match self {
             Self::Read(source) => Refusal::new(codes::LOAD_REFUSED, source.to_string()),
-            Self::Catalogue(source) => Refusal::new(codes::LOAD_REFUSED, source.to_string()),
+            Self::Unfit(unfit) => {
+                let problem = Problem::new(unfit.code.clone(), unfit.pointer, unfit.reason.clone());
+                Refusal::new(unfit.code.clone(), unfit.reason.clone()).with_problems(vec![problem])
+            }
+            Self::Other { .. } => Refusal::new(codes::LOAD_ID, self.to_string()),
+            Self::Catalogue(source) => {
+                let code = if let CatalogueError::Refused { code, .. } = source { code } else { &codes::LOAD_REFUSED };
+                Refusal::new(code.clone(), source.to_string())
+            }
         }
     }
 }
@@ -67,23 +101,9 @@ impl Stage for Load {
     const NAME: &'static str = "load";
 
     async fn handle(&self, batch: &[Envelope<Routed>], now: Timestamp) -> Vec<Result<Outcome<Self>, Error>> {
-        let each: Vec<_> = batch.iter().map(|envelope| self.change(envelope, None)).collect();
-        let changes: Vec<_> = futures::stream::iter(each).buffered(CONCURRENCY).collect().await;
-        let readable: Vec<Change> = changes.iter().filter_map(|change| change.as_ref().ok()).cloned().collect();
-        let releases = |change: &Change| matches!(change.envelope.event, Routed::Released(_));
-        let loads: Vec<Change> = readable.into_iter().filter(|change| !releases(change)).collect();
-        let mut applied = self.apply(&loads, self.park_until(now)).await.into_iter();
-
         let mut outcomes = Vec::with_capacity(batch.len());
-        for (envelope, change) in batch.iter().zip(changes) {
-            outcomes.push(match (&envelope.event, change) {
-                (_, Err(error)) => Err(error),
-                (Routed::Released(released), Ok(_)) => self.release(envelope, released, now).await,
-                (Routed::Item(_) | Routed::Collection(_) | Routed::Removed(_), Ok(_)) => {
-                    let applied = applied.next().expect("there is one result for each change");
-                    applied.map(|applied| Outcome::Done(outcome(envelope, applied)))
-                }
-            });
+        for group in groups(batch) {
+            outcomes.extend(self.handle_group(group, now).await);
         }
         outcomes
     }
@@ -93,6 +113,30 @@ impl Stage for Load {
     }
 }
 
+/// Cuts a batch so that the documents of one group are not held in memory together with those of the next.
+fn groups(batch: &[Envelope<Routed>]) -> Vec<&[Envelope<Routed>]> {
+    let size = |envelope: &Envelope<Routed>| match &envelope.event {
+        Routed::Item(ItemRouted { document, .. }) | Routed::Collection(CollectionRouted { document, .. }) => {
+            match document {
+                Document::Inline(raw) => raw.get().len() as u64,
+                Document::Stored(stored) => stored.size,
+            }
+        }
+        Routed::Removed(_) | Routed::Released(_) => 0,
+    };
+    let (mut groups, mut start, mut bytes) = (Vec::new(), 0, 0);
+    for (index, envelope) in batch.iter().enumerate() {
+        let size = size(envelope);
+        if index > start && bytes + size > BYTES_MAX {
+            groups.push(&batch[start..index]);
+            (start, bytes) = (index, 0);
+        }
+        bytes += size;
+    }
+    groups.push(&batch[start..]);
+    groups
+}
+
 impl Load {
     /// Builds the stage on what surrounds it.
     ///
@@ -100,7 +144,8 @@ impl Load {
     /// Where the catalogue is not configured.
     pub fn new(surroundings: &Surroundings) -> anyhow::Result<Self> {
         let park_max = surroundings.config.policy().wait_max;
-        Ok(Self { catalogue: surroundings.catalogue()?, documents: surroundings.documents.clone(), park_max })
+        let (catalogue, connections) = surroundings.catalogue_with_connections()?;
+        Ok(Self::on(Arc::new(catalogue), surroundings.documents.clone(), park_max, connections))
     }
 
     /// Builds the stage on ports.
@@ -110,7 +155,13 @@ impl Load {
         work_bucket: &str,
         park_max: Duration,
     ) -> Self {
-        Self { catalogue, documents: Documents::new(objects, work_bucket), park_max }
+        Self::on(catalogue, Documents::new(objects, work_bucket), park_max, 1)
+    }
+
+    /// The same, applying up to `connections` parts of a batch at a time.
+    pub fn on(catalogue: Arc<dyn Catalogue>, documents: Documents, park_max: Duration, connections: usize) -> Self {
+        let shards = (0..connections.max(1)).map(|_| Mutex::default()).collect();
+        Self { catalogue, documents, park_max, shards }
     }
 
     fn park_until(&self, now: Timestamp) -> Timestamp {
@@ -118,34 +169,104 @@ impl Load {
         now.checked_add(park_max).unwrap_or(Timestamp::MAX)
     }
 
-    async fn change(&self, envelope: &Envelope<Routed>, release: Option<&Envelope<Routed>>) -> Result<Change, Error> {
-        let document = match &envelope.event {
-            Routed::Item(ItemRouted { document, .. }) | Routed::Collection(CollectionRouted { document, .. }) => {
-                self.documents.read(document).await.map_err(Error::Read)?
-            }
-            Routed::Removed(_) | Routed::Released(_) => String::new(),
-        };
-        Ok(Change { envelope: envelope.clone(), document, released_by: release.map(|release| release.id.clone()) })
+    async fn handle_group(&self, batch: &[Envelope<Routed>], now: Timestamp) -> Vec<Result<Outcome<Self>, Error>> {
+        let each: Vec<_> = batch.iter().map(|envelope| self.change(envelope, None)).collect();
+        let changes: Vec<_> = futures::stream::iter(each).buffered(CONCURRENCY).collect().await;
+        let releases = |change: &&Change| matches!(change.envelope.event, Routed::Released(_));
+        let readable = changes.iter().filter_map(|change| change.as_ref().ok());
+        let loads: Vec<Change> = readable.filter(|change| !releases(change)).cloned().collect();
+        let mut settled = self.apply(&loads, self.park_until(now)).await.into_iter();
+
+        let mut outcomes = Vec::with_capacity(batch.len());
+        for (envelope, change) in batch.iter().zip(changes) {
+            let outcome = match (&envelope.event, change) {
+                (_, Err(error)) => Err(error),
+                (Routed::Released(released), Ok(_)) => self.release(envelope, released, now).await.map(Outcome::Done),
+                (Routed::Item(_) | Routed::Collection(_) | Routed::Removed(_), Ok(_)) => {
+                    match settled.next().expect("there is one result for each change") {
+                        Ok(settled) => self.outcome(envelope, settled).await.map(Outcome::Done),
+                        Err(error) => Err(error),
+                    }
+                }
+            };
+            outcomes.push(outcome);
+        }
+        outcomes
     }
 
-    /// Applies changes together, and by halves where the database refuses them together.
-    fn apply<'a>(&'a self, changes: &'a [Change], park_until: Timestamp) -> BoxFuture<'a, Vec<Result<Applied, Error>>> {
-        async move {
-            if changes.is_empty() {
-                return Vec::new();
-            }
-            match self.catalogue.apply(changes, park_until).await {
-                Ok(applied) => applied.into_iter().map(Ok).collect(),
-                Err(CatalogueError::Refused { .. }) if changes.len() > 1 => {
-                    let (first, second) = changes.split_at(changes.len() / 2);
-                    let mut results = self.apply(first, park_until).await;
-                    results.extend(self.apply(second, park_until).await);
-                    results
+    async fn change(&self, envelope: &Envelope<Routed>, release: Option<&Envelope<Routed>>) -> Result<Change, Error> {
+        let content = match &envelope.event {
+            Routed::Item(ItemRouted { document, collection, item, .. }) => {
+                let text = self.documents.read(document).await.map_err(Error::Read)?;
+                let read = Item::read(text).map_err(Error::Unfit)?;
+                if read.id != *item || read.collection != *collection {
+                    return Err(Error::Other { collection: read.collection, item: read.id });
                 }
-                Err(error) => changes.iter().map(|_| Err(Error::Catalogue(error.clone()))).collect(),
+                Content::Item(Arc::new(read))
+            }
+            Routed::Collection(CollectionRouted { document, .. }) => {
+                Content::Collection(self.documents.read(document).await.map_err(Error::Read)?.into())
+            }
+            Routed::Removed(_) | Routed::Released(_) => Content::Nothing,
+        };
+        Ok(Change { envelope: envelope.clone(), content, released_by: release.map(|release| release.id.clone()) })
+    }
+
+    /// Applies changes: collections before what may wait for them, then the rest in as many parts as there are
+    /// connections; what the database refuses is searched for by halves.
+    async fn apply(&self, changes: &[Change], park_until: Timestamp) -> Vec<Result<Settled, Error>> {
+        let mut results: Vec<Option<Result<Settled, Error>>> = vec![None; changes.len()];
+        let is_collection = |change: &Change| matches!(change.envelope.event, Routed::Collection(_));
+        let (collections, others): (Vec<usize>, Vec<usize>) =
+            (0..changes.len()).partition(|&index| is_collection(&changes[index]));
+        let mut parts = vec![Vec::new(); self.shards.len()];
+        for index in others {
+            parts[self.shard(&changes[index])].push(index);
+        }
+        let first = self.apply_part(0, collections, changes, park_until).await;
+        let parts = parts.into_iter().enumerate();
+        let rest =
+            futures::future::join_all(parts.map(|(shard, part)| self.apply_part(shard, part, changes, park_until)));
+        for (index, result) in first.into_iter().chain(rest.await.into_iter().flatten()) {
+            results[index] = Some(result);
+        }
+        results.into_iter().map(|result| result.expect("every change is in one part")).collect()
+    }
+
+    async fn apply_part(
+        &self,
+        shard: usize,
+        part: Vec<usize>,
+        changes: &[Change],
+        park_until: Timestamp,
+    ) -> Vec<(usize, Result<Settled, Error>)> {
+        if part.is_empty() {
+            return Vec::new();
+        }
+        let _turn = self.shards[shard].lock().await;
+        let attempt = |indices: Vec<usize>| async move {
+            let some: Vec<Change> = indices.into_iter().map(|index| changes[index].clone()).collect();
+            match self.catalogue.apply(&some, park_until).await {
+                Ok(settled) => Attempt::Done(settled),
+                Err(error @ CatalogueError::Refused { .. }) => Attempt::Refused(error),
+                Err(error @ CatalogueError::TooMuch(_)) => Attempt::TooMuch(error),
+                Err(error) => Attempt::Failed(error),
+            }
+        };
+        let results = by_halves(part, attempt).await;
+        results.into_iter().map(|(index, result)| (index, result.map_err(Error::Catalogue))).collect()
+    }
+
+    /// The connection's turn that a change takes: of an item, always the same.
+    fn shard(&self, change: &Change) -> usize {
+        let mut hasher = DefaultHasher::new();
+        match &change.envelope.event {
+            Routed::Item(routed) => (&routed.collection, &routed.item).hash(&mut hasher),
+            Routed::Collection(_) | Routed::Removed(_) | Routed::Released(_) => {
+                change.envelope.event.cause().object.hash(&mut hasher);
             }
         }
-        .boxed()
+        usize::try_from(hasher.finish() % self.shards.len() as u64).expect("it is less than their number")
     }
 
     /// Lets one batch of parked items go on, and says when to look for the next.
@@ -154,45 +275,81 @@ impl Load {
         envelope: &Envelope<Routed>,
         released: &CollectionReleased,
         now: Timestamp,
-    ) -> Result<Outcome<Self>, Error> {
-        let found = self.catalogue.releasable(&envelope.id, &released.collection, RELEASE_MAX).await;
+    ) -> Result<Done<Routed, Report>, Error> {
+        let found = self.catalogue.releasable(&envelope.id, &released.collection, RELEASE_MAX, now).await;
         let found = found.map_err(Error::Catalogue)?;
         let mut done = Done::default();
         if found.is_empty() {
-            return Ok(Outcome::Done(done));
+            return Ok(done);
         }
         let mut changes = Vec::with_capacity(found.len());
         let mut refusals = Vec::new();
-        for parked in &found {
-            match self.change(parked, Some(envelope)).await {
+        for waiter in found {
+            if let Some(refusal) = waiter.refusal {
+                refusals.push((waiter.envelope, refusal));
+                continue;
+            }
+            match self.change(&waiter.envelope, Some(envelope)).await {
                 Ok(change) => changes.push(change),
                 // One document that is gone or too large must not hold the others up.
-                Err(error @ Error::Read(ObjectsError::Missing(_) | ObjectsError::TooLarge { .. })) => {
-                    refusals.push((parked.clone(), error.refusal()));
+                Err(error)
+                    if error.class() == Class::Permanent || matches!(error, Error::Read(ObjectsError::Missing(_))) =>
+                {
+                    refusals.push((waiter.envelope, error.refusal()));
                 }
                 Err(error) => return Err(error),
             }
         }
-        let applied = self.apply(&changes, self.park_until(now)).await;
-        for (change, applied) in changes.iter().zip(applied) {
-            let mut one = match applied {
-                Ok(applied) => outcome(&change.envelope, applied),
+        let settled = self.apply(&changes, self.park_until(now)).await;
+        for (change, settled) in changes.iter().zip(settled) {
+            let mut one = match settled {
+                Ok(settled) => self.outcome(&change.envelope, settled).await?,
                 Err(error) if error.class() == Class::Permanent => refused(error.refusal()),
                 Err(error) => return Err(error),
             };
             refusals.extend(one.refused.drain(..).map(|refused| (change.envelope.clone(), refused.refusal)));
             done.next.append(&mut one.next);
+            done.again.append(&mut one.again);
         }
         for (parked, refusal) in refusals {
             let refusal = of_item(refusal, &parked);
-            // A refused item must not be found ready again, and must be found again by a repetition of this release.
+            // A refused item must not be found parked again, and must be found again by a repetition of this release.
             let (cause, stage) = (parked.event.cause().clone(), Self::NAME.to_owned());
             let report = parked.followed_by(Report::from(report::Refused { cause, stage, refusal: refusal.clone() }));
             self.catalogue.record(&[report], Some(&envelope.id)).await.map_err(Error::Catalogue)?;
             done.refused.push(Refused { member: Some(parked), refusal });
         }
         done.again.push(again(envelope, released, released.batch + 1));
-        Ok(Outcome::Done(done))
+        Ok(done)
+    }
+
+    /// What follows from what the catalogue did.
+    async fn outcome(&self, envelope: &Envelope<Routed>, settled: Settled) -> Result<Done<Routed, Report>, Error> {
+        let mut done = outcome(envelope, settled.applied);
+        done.next.extend(settled.gone.into_iter().map(|gone| deleted(envelope, gone)));
+        for back in settled.back {
+            done.again.extend(self.back(back).await?);
+        }
+        Ok(done)
+    }
+
+    /// The event that loads a document again from where it is archived; of a generation of its own, so that its
+    /// announcement is a new one.
+    async fn back(&self, back: Back) -> Result<Option<Envelope<Routed>>, Error> {
+        let text = match self.documents.read_at(&back.destination).await {
+            Ok(text) => text,
+            Err(ObjectsError::Missing(object)) => {
+                error!(%object, collection = back.collection, item = back.item, "the item's other document is gone from its archive: the catalogue keeps the one that was removed");
+                return Ok(None);
+            }
+            Err(error) => return Err(Error::Read(error)),
+        };
+        let size = text.len() as u64;
+        let document = self.documents.pack(text).await.map_err(Error::Read)?;
+        let stored = RoutedObject { object: back.destination, size, etag: None, storage_class: None };
+        let (cause, collection, item, warnings) = (back.cause, back.collection, back.item, back.warnings);
+        let routed = ItemRouted { cause, collection, item, document, stored, assets: Vec::new(), warnings };
+        Ok(Some(Envelope::new(routed.into(), back.provider, back.redrive + 1)))
     }
 }
 
@@ -214,7 +371,17 @@ fn of_item(refusal: Refusal, envelope: &Envelope<Routed>) -> Refusal {
     }
 }
 
-/// What follows from what the catalogue did.
+/// The report that an item went.
+fn deleted(envelope: &Envelope<Routed>, gone: Gone) -> Envelope<Report> {
+    let cause = envelope.event.cause();
+    let id = gone.event(cause, envelope.redrive);
+    let Gone { collection, item, member } = gone;
+    let (cause, effect) = (Cause { member, ..cause.clone() }, Effect::Deleted);
+    let loaded = ItemLoaded { cause, collection, item, effect, document: None, assets: Vec::new() };
+    Envelope { id, ..envelope.followed_by(loaded.into()) }
+}
+
+/// What follows for the change itself.
 fn outcome(envelope: &Envelope<Routed>, applied: Applied) -> Done<Routed, Report> {
     let mut done = Done::default();
     match (&envelope.event, applied) {
@@ -243,16 +410,6 @@ fn outcome(envelope: &Envelope<Routed>, applied: Applied) -> Done<Routed, Report
                 done.again.push(again(envelope, &released, 0));
             }
         }
-        (_, Applied::Removed(gone)) => {
-            for one in gone {
-                let cause = envelope.event.cause();
-                let id = one.event(cause, envelope.redrive);
-                let Gone { collection, item, member } = one;
-                let (cause, effect) = (Cause { member, ..cause.clone() }, Effect::Deleted);
-                let loaded = ItemLoaded { cause, collection, item, effect, document: None, assets: Vec::new() };
-                done.next.push(Envelope { id, ..envelope.followed_by(loaded.into()) });
-            }
-        }
         (_, Applied::Owned { by }) => {
             let refusal = Refusal::new(codes::LOAD_COLLECTION_OWNED, format!("the collection belongs to {by:?}"));
             return refused(of_item(refusal, envelope));
@@ -267,18 +424,28 @@ fn outcome(envelope: &Envelope<Routed>, applied: Applied) -> Done<Routed, Report
             done.next.push(envelope.followed_by(ignored.into()));
         }
         // The ledger has it, and says so to those who ask.
-        (_, Applied::Superseded | Applied::Parked { .. } | Applied::Loaded { .. } | Applied::Cleared) => {}
+        (
+            _,
+            Applied::Superseded | Applied::Parked { .. } | Applied::Loaded { .. } | Applied::Removed | Applied::Cleared,
+        ) => {}
     }
     done
 }
 
 #[cfg(test)]
 mod tests {
-    use landfall_events::routed::RoutedObject;
-    use landfall_events::{Document, ObjectRef};
+    use landfall_events::ObjectRef;
     use landfall_shared::memory::{MemoryCatalogue, MemoryObjects};
 
     use super::*;
+
+    fn document(id: &str, title: &str) -> Document {
+        let text = serde_json::json!({
+            "id": id, "collection": "c", "geometry": {"type": "Point", "coordinates": [1, 2]},
+            "properties": {"datetime": "2024-01-01T00:00:00Z", "title": title},
+        });
+        Document::Inline(serde_json::value::RawValue::from_string(text.to_string()).unwrap())
+    }
 
     struct World {
         stage: Load,
@@ -297,11 +464,17 @@ mod tests {
             self.objects.land(&ObjectRef::new("landing", key), key.to_owned())
         }
 
-        fn item(&self, id: &str, text: &str) -> Envelope<Routed> {
-            let document = Document::Inline(serde_json::value::RawValue::from_string(text.into()).unwrap());
-            let stored =
-                RoutedObject { object: ObjectRef::new("archive", id), size: 1, etag: None, storage_class: None };
-            let cause = self.land(id);
+        fn item(&self, id: &str, title: &str) -> Envelope<Routed> {
+            self.item_at(id, id, title)
+        }
+
+        fn item_at(&self, key: &str, id: &str, title: &str) -> Envelope<Routed> {
+            let document = document(id, title);
+            let stored = ObjectRef::new("archive", key);
+            let Document::Inline(text) = &document else { panic!("it is small") };
+            self.objects.land(&stored, text.get().to_owned());
+            let stored = RoutedObject { object: stored, size: 1, etag: None, storage_class: None };
+            let cause = self.land(key);
             let routed = ItemRouted {
                 cause,
                 collection: "c".into(),
@@ -324,7 +497,11 @@ mod tests {
         }
 
         async fn handle(&self, batch: &[Envelope<Routed>]) -> Vec<Done<Routed, Report>> {
-            let outcomes = self.stage.handle(batch, Timestamp::UNIX_EPOCH).await;
+            self.handle_at(batch, Timestamp::UNIX_EPOCH).await
+        }
+
+        async fn handle_at(&self, batch: &[Envelope<Routed>], now: Timestamp) -> Vec<Done<Routed, Report>> {
+            let outcomes = self.stage.handle(batch, now).await;
             let done = |outcome: Result<Outcome<Load>, Error>| match outcome {
                 Ok(Outcome::Done(done)) => done,
                 Ok(Outcome::Wait(_)) => panic!("load parks and never waits"),
@@ -338,7 +515,7 @@ mod tests {
     #[tokio::test]
     async fn parked_items_are_released_batch_by_batch_and_a_repetition_releases_the_same() {
         let world = world();
-        let items: Vec<_> = (0..RELEASE_MAX + 5).map(|n| world.item(&format!("i{n:03}"), "{}")).collect();
+        let items: Vec<_> = (0..RELEASE_MAX + 5).map(|n| world.item(&format!("i{n:03}"), "good")).collect();
         assert!(world.handle(&items).await.iter().all(|done| done.next.is_empty()));
 
         let mut release = world.handle(&[world.collection()]).await.remove(0).again.remove(0);
@@ -361,7 +538,7 @@ mod tests {
         let world = world();
         world.handle(&[world.collection()]).await;
         let batch: Vec<_> =
-            (0..8).map(|n| world.item(&format!("i{n}"), if n == 5 { r#"{"x":"poison"}"# } else { "{}" })).collect();
+            (0..8).map(|n| world.item(&format!("i{n}"), if n == 5 { "poison" } else { "good" })).collect();
 
         let outcomes = world.handle(&batch).await;
 
@@ -373,7 +550,7 @@ mod tests {
     #[tokio::test]
     async fn a_poison_item_that_was_parked_is_refused_again_by_a_repetition_and_by_nobody_else() {
         let world = world();
-        world.handle(&[world.item("bad", r#"{"x":"poison"}"#), world.item("good", "{}")]).await;
+        world.handle(&[world.item("bad", "poison"), world.item("good", "good")]).await;
         let release = world.handle(&[world.collection()]).await.remove(0).again.remove(0);
 
         let first = world.handle(std::slice::from_ref(&release)).await.remove(0);
@@ -383,5 +560,77 @@ mod tests {
         assert_eq!((first.next.len(), first.refused.len()), (1, 1));
         assert_eq!((repeated.next.len(), repeated.refused.len()), (1, 1));
         assert_eq!((next.next.len(), next.refused.len(), next.again.len()), (0, 0, 0));
+    }
+
+    #[tokio::test]
+    async fn what_waits_too_long_is_refused_and_a_repetition_refuses_the_same() {
+        let world = world();
+        world.handle(&[world.item("late", "good")]).await;
+        let released = CollectionReleased { cause: world.land("x"), collection: "c".into(), batch: 0 };
+        let release = Envelope::new(Routed::from(released), "p", 0);
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+
+        let early = world.handle_at(std::slice::from_ref(&release), at(59)).await.remove(0);
+        let first = world.handle_at(std::slice::from_ref(&release), at(60)).await.remove(0);
+        world.handle(&[world.collection()]).await;
+        let repeated = world.handle_at(std::slice::from_ref(&release), at(61)).await.remove(0);
+
+        assert!(early.refused.is_empty() && early.next.is_empty() && early.again.is_empty());
+        assert_eq!(first.refused[0].refusal.code, codes::LOAD_COLLECTION_MISSING);
+        assert_eq!(first.refused[0].refusal, repeated.refused[0].refusal);
+        assert_eq!(first.refused[0].member, repeated.refused[0].member);
+        assert!(world.catalogue.kept().items.is_empty());
+    }
+
+    #[tokio::test]
+    async fn when_the_newer_of_two_files_goes_the_older_ones_document_comes_back() {
+        let world = world();
+        world.handle(&[world.collection()]).await;
+        let (older, newer) = (world.item_at("a.json", "i", "older"), world.item_at("b.json", "i", "newer"));
+        world.handle(&[older, newer]).await;
+        let removed = world.objects.remove(&ObjectRef::new("landing", "b.json"));
+        let removed = Envelope::new(Routed::from(landfall_events::validated::ObjectRemoved { cause: removed }), "p", 0);
+
+        let done = world.handle(std::slice::from_ref(&removed)).await.remove(0);
+        let repeated = world.handle(std::slice::from_ref(&removed)).await.remove(0);
+        let back = world.handle(&done.again).await.remove(0);
+        let late = world.handle(std::slice::from_ref(&removed)).await.remove(0);
+
+        assert_eq!((done.next.len(), done.again.len()), (0, 1));
+        assert_eq!(done.again, repeated.again);
+        assert!(matches!(&back.next[0].event, Report::Item(loaded) if loaded.effect == Effect::Replaced));
+        assert!(late.again.is_empty());
+        let kept = world.catalogue.kept().items;
+        assert!(kept[&("c".to_owned(), "i".to_owned())].contains("older"), "{kept:?}");
+    }
+
+    #[tokio::test]
+    async fn what_the_catalogue_must_not_hold_is_refused_before_it() {
+        let world = world();
+        let mut bad = world.item("bad", "good");
+        let Routed::Item(routed) = &mut bad.event else { panic!("it is an item") };
+        let text = r#"{"id":"bad","collection":"c","geometry":null,"properties":{"datetime":"2024-01-01T00:00:00Z"}}"#;
+        routed.document = Document::Inline(serde_json::value::RawValue::from_string(text.into()).unwrap());
+
+        let done = world.handle(&[bad]).await.remove(0);
+
+        let refusal = &done.refused[0].refusal;
+        assert_eq!((refusal.code.as_str(), refusal.problems[0].pointer.as_str()), ("load.geometry", "/geometry"));
+    }
+
+    #[test]
+    fn a_batch_is_cut_where_its_documents_grow_too_large() {
+        let world = world();
+        let mut batch: Vec<_> = (0..5).map(|n| world.item(&format!("{n}"), "good")).collect();
+        for large in [1, 2] {
+            let Routed::Item(routed) = &mut batch[large].event else { panic!("it is an item") };
+            let stored = landfall_events::document::Stored {
+                object: ObjectRef::new("work", "x"),
+                size: BYTES_MAX,
+                sha256: String::new(),
+            };
+            routed.document = Document::Stored(stored);
+        }
+        assert_eq!(groups(&batch).iter().map(|group| group.len()).collect::<Vec<_>>(), [1, 1, 1, 2]);
     }
 }

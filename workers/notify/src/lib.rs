@@ -102,7 +102,7 @@ impl Notify {
     /// Where the catalogue or a topic is not configured.
     pub fn new(surroundings: &Surroundings) -> anyhow::Result<Self> {
         let (objects, landings) = (surroundings.objects.clone(), surroundings.landings.clone());
-        Ok(Self::with(surroundings.catalogue()?, surroundings.topics()?, objects, landings))
+        Ok(Self::with(Arc::new(surroundings.catalogue()?), surroundings.topics()?, objects, landings))
     }
 
     /// Builds the stage on ports.
