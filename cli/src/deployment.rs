@@ -82,6 +82,22 @@ impl Place {
     }
 }
 
+/// A catalogue by its URL; where none is given, that of the deployment.
+///
+/// # Errors
+/// [`SetUp`] where there is neither, or it cannot be understood.
+pub async fn catalogue(url: Option<&str>, place: &Place, connections: usize) -> anyhow::Result<PostgresCatalogue> {
+    let (url, sdk) = match url {
+        Some(url) => (url.to_owned(), aws::sdk_config().await),
+        None => {
+            let connected = place.connect().await?;
+            (connected.database_url()?.to_owned(), connected.sdk)
+        }
+    };
+    let access = landfall_shared::worker::access(&url, &sdk).map_err(|error| SetUp(error.to_string()))?;
+    Ok(PostgresCatalogue::open(access, connections)?)
+}
+
 /// The SDK's configuration for a local endpoint.
 pub async fn local_sdk(endpoint: &str) -> SdkConfig {
     let key = aws_credential_types::Credentials::new(LOCAL_CREDENTIAL, LOCAL_CREDENTIAL, None, None, "local");
@@ -173,6 +189,11 @@ impl Connected {
         Arc::new(SqsQueue::new(aws_sdk_sqs::Client::new(&self.sdk), url))
     }
 
+    fn database_url(&self) -> Result<&str, SetUp> {
+        let url = self.deployment.database_url.as_deref();
+        url.ok_or_else(|| SetUp("no database is known: set LANDFALL_DATABASE_URL".into()))
+    }
+
     /// The catalogue.
     ///
     /// # Errors
@@ -181,8 +202,7 @@ impl Connected {
         if let Some(catalogue) = self.catalogue.get() {
             return Ok(catalogue.clone());
         }
-        let url = self.deployment.database_url.as_deref();
-        let url = url.ok_or_else(|| SetUp("no database is known: set LANDFALL_DATABASE_URL".into()))?;
+        let url = self.database_url()?;
         let catalogue = PostgresCatalogue::open(landfall_shared::worker::access(url, &self.sdk)?, 2)?;
         Ok(self.catalogue.get_or_init(|| catalogue).clone())
     }

@@ -5,9 +5,11 @@
 pub mod check;
 pub mod deployment;
 pub mod dlq;
+pub mod load;
 pub mod local;
 pub mod maintain;
 pub mod map;
+pub mod migrate;
 pub mod notices;
 pub mod output;
 pub mod put;

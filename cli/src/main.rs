@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use landfall::deployment::Place;
 use landfall::local::supervisor::{self, Options};
 use landfall::output::{self, End, Format, SetUp};
-use landfall::{check, dlq, maintain, map, notices, put, schemas, status};
+use landfall::{check, dlq, load, maintain, map, migrate, notices, put, schemas, status};
 use landfall_events::codes;
 use landfall_stac::Profile;
 
@@ -62,6 +62,14 @@ enum Command {
         after_help = "Example:\n  landfall map lint bucket-map.yaml && landfall map set bucket-map.yaml"
     )]
     Map(map::Map),
+    /// Loads files of STAC into the catalogue, past the pipeline
+    #[command(
+        after_help = "Example:\n  landfall load collection.json items.ndjson.gz --database postgresql://loader@db/stac\n  cat items.ndjson | landfall load -"
+    )]
+    Load(load::Load),
+    /// Brings the ledger's schema up to date
+    #[command(after_help = "Example:\n  landfall migrate --plan\n  landfall migrate --grant loader")]
+    Migrate(migrate::Migrate),
     /// Finds what crashes have left behind, and puts it right
     #[command(after_help = "Example:\n  landfall maintain --dry-run\n  landfall maintain --older-than 3d")]
     Maintain(maintain::Maintain),
@@ -114,6 +122,8 @@ async fn run(cli: &Cli) -> anyhow::Result<End> {
         Command::Dlq(dlq) => dlq::run(dlq, place, format()?).await,
         Command::Notices(notices) => notices::run(notices, place, format()?).await,
         Command::Map(map) => map::run(map, place, format()?).await,
+        Command::Load(load) => load::run(load, place, format()?).await,
+        Command::Migrate(migrate) => migrate::run(migrate, place, format()?).await,
         Command::Maintain(maintain) => maintain::run(maintain, place, format()?).await,
         Command::Check(check) => check::run(check, place, cli.format).await,
         Command::Schemas(command) => schemas::run(command, place, format()?).await,

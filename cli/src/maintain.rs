@@ -1,22 +1,32 @@
-//! `landfall maintain`: finds what crashes have left behind.
+//! `landfall maintain`: finds what crashes have left behind, and does for the catalogue what is due by time.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
+use landfall_events::{Envelope, Routed};
 use landfall_route::{BucketMap, Sweep, Swept};
 use landfall_shared::aws::{self, S3Objects};
+use landfall_shared::catalogue::{Due, Maintained};
 use landfall_shared::objects::OpenUpload;
+use landfall_shared::queue::Outgoing;
+use landfall_shared::runner::group;
 
-use crate::deployment::Place;
+use crate::deployment::{Connected, Place};
 use crate::map;
 use crate::output::{self, End, Format, SetUp};
 
-/// What is put right: copies in parts that nobody goes on with are aborted, because S3 charges for their parts.
+/// What is put right and done: copies in parts that nobody goes on with are aborted, because S3 charges for their
+/// parts; partitions are made ahead of time, pgSTAC's queue is run, extents and summaries are widened, what waits for a
+/// collection goes on or is refused, and the ledger forgets what was settled long ago.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Maintain {
     /// Leave alone what is younger
     #[arg(long, value_name = "TIME", default_value = "24h")]
     older_than: SignedDuration,
+    /// Forget what is settled and not in the catalogue, where nothing has become of it for so long
+    #[arg(long, value_name = "TIME", default_value = "2160h")]
+    keep: SignedDuration,
     /// Only say what would be done
     #[arg(long)]
     dry_run: bool,
@@ -37,11 +47,46 @@ pub async fn run(maintain: &Maintain, place: &Place, format: Format) -> anyhow::
     let how = if maintain.dry_run { Sweep::Look } else { Sweep::Abort };
     let work = connected.deployment.output("WorkBucket")?;
     let swept = landfall_route::sweep(objects, work, &buckets, maintain.older_than, Timestamp::now(), how).await?;
-    tell(&swept, how, format)?;
+    let (catalogue, now) = (connected.catalogue()?, Timestamp::now());
+    let tended = if maintain.dry_run {
+        Tended::Due(catalogue.due(now, maintain.keep).await?)
+    } else {
+        match catalogue.maintain(now, maintain.keep).await? {
+            None => Tended::ByAnother,
+            Some(done) => {
+                send(&connected, &done.releases).await?;
+                Tended::Done(done)
+            }
+        }
+    };
+    tell(&swept, how, &tended, format)?;
     Ok(End::Good)
 }
 
-fn tell(swept: &Swept, how: Sweep, format: Format) -> anyhow::Result<()> {
+/// What became of the catalogue.
+enum Tended {
+    Done(Maintained),
+    Due(Due),
+    /// Another process is at it.
+    ByAnother,
+}
+
+/// Sends releases to load, which lets what waits go on.
+async fn send(connected: &Connected, releases: &[Envelope<Routed>]) -> anyhow::Result<()> {
+    let message = |envelope: &Envelope<Routed>| Outgoing {
+        body: envelope.to_json(),
+        attributes: BTreeMap::new(),
+        group: group(&envelope.provider, "load"),
+        delay: std::time::Duration::ZERO,
+    };
+    let queue = connected.queue(connected.deployment.queue_url("load")?);
+    for sent in queue.send(releases.iter().map(message).collect()).await {
+        sent.map_err(|error| anyhow::anyhow!("a release could not be sent to load: {error}"))?;
+    }
+    Ok(())
+}
+
+fn tell(swept: &Swept, how: Sweep, tended: &Tended, format: Format) -> anyhow::Result<()> {
     let one = |upload: &OpenUpload| {
         serde_json::json!({"bucket": upload.object.bucket, "key": upload.object.key, "upload": upload.upload,
             "begun": upload.begun})
@@ -50,7 +95,16 @@ fn tell(swept: &Swept, how: Sweep, format: Format) -> anyhow::Result<()> {
     if format == Format::Json {
         let (open, stale): (Vec<_>, Vec<_>) =
             (swept.open.iter().map(one).collect(), swept.stale.iter().map(one).collect());
-        return output::json(&serde_json::json!({"open": open, "stale": stale, "aborted": aborted}));
+        let catalogue = match tended {
+            Tended::Done(done) => serde_json::json!({"partitions": done.partitions, "queued": done.queued,
+                "extents": done.extents, "forgotten": done.forgotten, "releases": done.releases.len()}),
+            Tended::Due(due) => serde_json::json!({"queued": due.queued, "forgotten": due.forgotten,
+                "releases": due.releases, "dry_run": true}),
+            Tended::ByAnother => serde_json::json!({"by_another": true}),
+        };
+        return output::json(
+            &serde_json::json!({"open": open, "stale": stale, "aborted": aborted, "catalogue": catalogue}),
+        );
     }
     for upload in &swept.stale {
         let begun = upload.begun.map_or_else(|| "an unknown time".to_owned(), |begun| begun.to_string());
@@ -58,5 +112,20 @@ fn tell(swept: &Swept, how: Sweep, format: Format) -> anyhow::Result<()> {
         output::line(&format!("{word}  {}  begun at {begun}", output::visible(&upload.object.to_string())))?;
     }
     let word = if aborted { "aborted" } else { "would be aborted" };
-    output::line(&format!("copies in parts: {} under way, {} stale {word}", swept.open.len(), swept.stale.len()))
+    output::line(&format!("copies in parts: {} under way, {} stale {word}", swept.open.len(), swept.stale.len()))?;
+    output::line(&match tended {
+        Tended::Done(Maintained { partitions, queued, extents, forgotten, releases }) => {
+            let queued = queued.map_or_else(|| "none (not permitted)".to_owned(), |queued| queued.to_string());
+            format!(
+                "catalogue: {partitions} partitions made, {queued} of pgSTAC's queued statements run, {extents} \
+                 collections widened, {} releases sent, {forgotten} rows of the ledger forgotten",
+                releases.len()
+            )
+        }
+        Tended::Due(Due { queued, forgotten, releases }) => format!(
+            "catalogue: {queued} of pgSTAC's statements are queued, {releases} releases would be sent, {forgotten} rows \
+             of the ledger forgotten"
+        ),
+        Tended::ByAnother => "catalogue: another process is at it".to_owned(),
+    })
 }

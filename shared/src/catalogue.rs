@@ -10,7 +10,8 @@ mod postgres;
 pub(crate) use plan::record;
 pub use plan::{Collections, View, plan};
 pub use postgres::{
-    Access, Extents, LedgerRow, Maintained, Password, PostgresCatalogue, RowFilter, migrate, plan_of_migration,
+    Access, Due, Extents, LedgerRow, Maintained, Password, PostgresCatalogue, Reaction, RowFilter, migrate,
+    plan_of_migration,
 };
 
 use std::fmt;
@@ -20,6 +21,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use landfall_events::codes::{self, Code};
 use landfall_events::report::Effect;
+use landfall_events::routed::CollectionReleased;
 use landfall_events::{Cause, Envelope, Event, EventId, ObjectRef, Problem, Refusal, Report, Routed};
 use serde::{Deserialize, Serialize};
 
@@ -364,6 +366,16 @@ pub struct Waiter {
     pub refusal: Option<Refusal>,
 }
 
+/// The release that lets what waits like this row go on, or ends its wait. Its id is not that of the release which
+/// the collection's own event sends.
+pub(crate) fn due_release(row: &Row, now: Timestamp) -> Option<Envelope<Routed>> {
+    let collection = row.subject.collection()?.to_owned();
+    let released = CollectionReleased { cause: row.cause.clone(), collection, batch: 0 };
+    let envelope = Envelope::new(Routed::from(released), row.provider.clone(), row.redrive);
+    let id = EventId::of(&row.cause, &format!("{} due {now}", envelope.event.kind()), row.redrive);
+    Some(Envelope { id, ..envelope })
+}
+
 impl Waiter {
     /// What an earlier try of the release has settled.
     pub(crate) fn again(row: &Row) -> Option<Self> {
@@ -476,6 +488,9 @@ pub trait Catalogue: Send + Sync {
 
     /// Records that the landed object of an event was not removed after all.
     async fn not_cleared(&self, event: &EventId) -> Result<(), CatalogueError>;
+
+    /// Does what is due by time alone, unless another process is at it, and gives the releases that follow for load.
+    async fn tend(&self, now: Timestamp) -> Result<Vec<Envelope<Routed>>, CatalogueError>;
 
     /// Asks whether it answers.
     async fn ready(&self) -> Result<(), CatalogueError>;

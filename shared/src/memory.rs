@@ -14,7 +14,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::catalogue::{
-    Applied, Catalogue, CatalogueError, Load, Row, Settled, Standing, State, Subject, View, Waiter, parts, plan,
+    Applied, Catalogue, CatalogueError, Load, Row, Settled, Standing, State, Subject, View, Waiter, due_release, parts,
+    plan,
 };
 use crate::queue::{BATCH_BYTES_MAX, Delivery, Outgoing, Queue, QueueError};
 use crate::topic::{TopicError, Topics};
@@ -465,6 +466,20 @@ impl Catalogue for MemoryCatalogue {
             let mut kept = locked(&self.state);
             kept.rows.values_mut().filter(|row| row.event == *event).for_each(|row| row.cleared = None);
             Ok(())
+        };
+        self.faults.call(effect, || Err(away())).await
+    }
+
+    async fn tend(&self, now: Timestamp) -> Result<Vec<Envelope<Routed>>, CatalogueError> {
+        let effect = || {
+            let kept = locked(&self.state);
+            let is_due = |row: &&Row| {
+                let there = row.subject.collection().is_some_and(|id| kept.owners.contains_key(id));
+                row.state == State::Parked && (there || row.until.is_some_and(|until| until <= now))
+            };
+            let mut seen = BTreeSet::new();
+            let due = kept.rows.values().filter(is_due).filter(|row| seen.insert(row.subject.collection()));
+            Ok(due.filter_map(|row| due_release(row, now)).collect())
         };
         self.faults.call(effect, || Err(away())).await
     }

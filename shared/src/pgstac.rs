@@ -230,12 +230,16 @@ impl Pgstac {
     }
 
     /// The first collection of these items' that is not there; [`Self::prepare`] must have been called for them.
-    pub(crate) fn missing(&self, items: &[Item]) -> Option<String> {
-        if matches!(*locked(&self.layout), Some(Layout::Other { .. }) | None) {
-            return None;
+    pub(crate) async fn missing(&self, client: &Client, items: &[&Item]) -> Result<Option<String>, Error> {
+        let named: BTreeSet<&str> = items.iter().map(|item| item.collection.as_str()).collect();
+        if matches!(self.layout(client).await?, Layout::Known { .. }) {
+            let known = locked(&self.collections);
+            return Ok(named.into_iter().find(|id| !known.contains_key(*id)).map(str::to_owned));
         }
-        let known = locked(&self.collections);
-        items.iter().find(|item| !known.contains_key(&item.collection)).map(|item| item.collection.clone())
+        let sql = "select n.id from unnest($1::text[]) as n(id)
+            where not exists (select from pgstac.collections c where c.id = n.id) limit 1";
+        let row = client.query_opt(sql, &[&named.into_iter().collect::<Vec<_>>()]).await?;
+        Ok(row.map(|row| row.get(0)))
     }
 
     /// Whether an item of this collection can move from one partition to another.

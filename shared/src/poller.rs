@@ -32,6 +32,8 @@ pub struct Settings {
     pub held_max: Duration,
     /// How long one receive waits for a message; SQS allows 20 s.
     pub receive_wait: Duration,
+    /// How often the stage does what is due by time alone.
+    pub tend_every: Duration,
     /// How long it finishes what it holds when it is told to stop. Less than the 30 s that ECS and Kubernetes give.
     pub drain_max: Duration,
 }
@@ -46,6 +48,7 @@ impl Default for Settings {
             visibility: Duration::from_secs(30),
             held_max: Duration::from_secs(600),
             receive_wait: Duration::from_secs(20),
+            tend_every: Duration::from_secs(60),
             drain_max: Duration::from_secs(20),
         }
     }
@@ -91,6 +94,7 @@ pub async fn poll<S: Stage>(runner: Arc<Runner<S>>, settings: Settings, shutdown
     let outage = Arc::new(tokio::sync::watch::Sender::new(false));
     let mut tasks = JoinSet::new();
     let keeper = tokio::spawn(keep(runner.queue().clone(), held.clone(), settings.clone()));
+    let tender = tokio::spawn(tend(runner.clone(), settings.tend_every));
     info!(stage = S::NAME, "polling");
 
     tokio::pin!(shutdown);
@@ -111,6 +115,7 @@ pub async fn poll<S: Stage>(runner: Arc<Runner<S>>, settings: Settings, shutdown
         tasks.abort_all();
     }
     keeper.abort();
+    tender.abort();
     let rest: Vec<_> = held.receipts().into_iter().map(|receipt| (receipt, Duration::ZERO)).collect();
     if !rest.is_empty() {
         info!(stage = S::NAME, messages = rest.len(), "given back");
@@ -238,6 +243,14 @@ async fn wait_for_dependencies<S: Stage>(runner: &Runner<S>) {
                 tokio::time::sleep(pauses.next().unwrap_or(Duration::from_secs(10))).await;
             }
         }
+    }
+}
+
+/// Lets the stage do what is due by time; not all workers of a stage at once.
+async fn tend<S: Stage>(runner: Arc<Runner<S>>, every: Duration) {
+    loop {
+        tokio::time::sleep(rand::random_range(every / 2..=every)).await;
+        runner.tend().await;
     }
 }
 

@@ -179,6 +179,29 @@ impl<S: Stage> Runner<S> {
         verdicts
     }
 
+    /// Lets the stage do what is due by time alone, and sends what follows to its own queue. What fails is said, and
+    /// is due the next time too.
+    pub async fn tend(&self) {
+        let due = match self.stage.tend((self.now)()).await {
+            Ok(due) => due,
+            Err(failure) => {
+                warn!(stage = S::NAME, reason = chain_of(&failure), "what is due by time could not be done");
+                return;
+            }
+        };
+        let message = |envelope: &Envelope<S::Input>| Outgoing {
+            body: envelope.to_json(),
+            attributes: BTreeMap::from([(TRACEPARENT.to_owned(), TraceParent::follow(None).to_string())]),
+            group: group(&envelope.provider, S::NAME),
+            delay: Duration::ZERO,
+        };
+        for sent in self.outlets.own.send(due.iter().map(message).collect()).await {
+            if let Err(failure) = sent {
+                warn!(stage = S::NAME, reason = %failure, "what is due by time could not be sent");
+            }
+        }
+    }
+
     fn span(&self, work: &Work<S::Input>, delivery: &Delivery) -> tracing::Span {
         let envelope = &work.received.envelope;
         let cause = envelope.event.cause();

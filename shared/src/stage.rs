@@ -28,6 +28,11 @@ pub trait Stage: Send + Sync + 'static {
     fn ready(&self) -> impl Future<Output = Result<(), Self::Error>> + Send {
         async { Ok(()) }
     }
+
+    /// Does what is due by time alone, and gives the events that follow for the stage itself. Most stages have nothing.
+    fn tend(&self, _now: Timestamp) -> impl Future<Output = Result<Vec<Envelope<Self::Input>>, Self::Error>> + Send {
+        async { Ok(Vec::new()) }
+    }
 }
 
 /// What a stage decided about one event.

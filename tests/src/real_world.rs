@@ -28,7 +28,8 @@ pub enum Form {
 
 /// Only a database with pgSTAC and the ledger, for tests of the catalogue alone.
 pub struct Database {
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
+    cluster: postgres::Cluster,
     postgres: Child,
     /// A connection of the test's own.
     pub client: tokio_postgres::Client,
@@ -50,7 +51,37 @@ impl Database {
         let url = cluster.database_url();
         let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await?;
         tokio::spawn(connection);
-        Ok(Self { _folder: folder, postgres, client, url })
+        Ok(Self { folder, cluster, postgres, client, url })
+    }
+
+    /// A connection of one's own.
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    pub async fn connect(&self) -> anyhow::Result<tokio_postgres::Client> {
+        let (client, connection) = tokio_postgres::connect(&self.url, tokio_postgres::NoTls).await?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
+    /// Restarts it as a crash does: connections are cut, and it recovers from its log.
+    ///
+    /// # Errors
+    /// Where it does not come back.
+    pub async fn restart_at_once(&mut self) -> anyhow::Result<()> {
+        if let Some(started) = self.postgres.id().and_then(|pid| Started::of("postgres", pid)) {
+            started.signal(Signal::SIGQUIT);
+        }
+        self.postgres.wait().await?;
+        self.postgres = self.cluster.start().await?;
+        self.client = self.connect().await?;
+        Ok(())
+    }
+
+    /// A place for a test's files.
+    #[must_use]
+    pub fn scratch(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 }
 

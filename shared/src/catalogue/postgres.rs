@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use backon::{ExponentialBuilder, Retryable};
 use deadpool_postgres::Transaction;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use landfall_events::{Envelope, Event, EventId, Report, Routed};
 use sha2::{Digest, Sha256};
 use tokio_postgres::Row as SqlRow;
@@ -24,7 +24,8 @@ use crate::pgstac::{Item, Pgstac};
 use fault::Fault;
 use ledger::read_row;
 
-pub use maintenance::{Extents, Maintained, migrate, plan_of_migration};
+pub use fault::Reaction;
+pub use maintenance::{Due, Extents, Maintained, migrate, plan_of_migration};
 use session::Sessions;
 pub use session::{Access, Password};
 
@@ -36,6 +37,9 @@ pub struct PostgresCatalogue {
     /// Since when, and why, only an operator can help.
     stopped: Arc<Mutex<Option<(Instant, CatalogueError)>>>,
 }
+
+/// How long the ledger keeps what is settled and not in the catalogue.
+const KEEP: SignedDuration = SignedDuration::from_hours(90 * 24);
 
 /// How long nothing is tried where only an operator can help.
 const STOP: Duration = Duration::from_secs(15);
@@ -99,21 +103,21 @@ impl PostgresCatalogue {
     ///
     /// # Errors
     /// [`CatalogueError`]; [`CatalogueError::Missing`] where a collection is not there.
-    pub async fn load(&self, items: &[Item]) -> Result<(), CatalogueError> {
+    pub async fn load(&self, items: &[&Item]) -> Result<(), CatalogueError> {
         let again = (|| self.guarded(self.load_once(items))).retry(backoff()).when(Fault::is_passing);
         Ok(again.await?)
     }
 
-    async fn load_once(&self, items: &[Item]) -> Result<(), Fault> {
+    async fn load_once(&self, items: &[&Item]) -> Result<(), Fault> {
         let mut client = self.client().await?;
-        self.pgstac.prepare(&mut client, items.iter()).await?;
-        let missing = self.pgstac.missing(items);
+        self.pgstac.prepare(&mut client, items.iter().copied()).await?;
+        let missing = self.pgstac.missing(&client, items).await?;
         if let Some(collection) = missing {
             return Err(CatalogueError::Missing(collection).into());
         }
         // Of one id, the last counts; the ids in order, so that nobody waits for us who holds what we want.
         let newest: BTreeMap<(&str, &str), &Item> =
-            items.iter().map(|item| ((item.collection.as_str(), item.id.as_str()), item)).collect();
+            items.iter().map(|item| ((item.collection.as_str(), item.id.as_str()), *item)).collect();
         let transaction = client.transaction().await?;
         // Where an id has one possible place, the unique index serialises writers.
         let movable: BTreeMap<i64, bool> = newest
@@ -371,6 +375,10 @@ impl Catalogue for PostgresCatalogue {
         let sql = "update landfall.ledger set cleared = null where event = $1";
         client.execute(sql, &[&event.0]).await?;
         Ok(())
+    }
+
+    async fn tend(&self, now: Timestamp) -> Result<Vec<Envelope<Routed>>, CatalogueError> {
+        Ok(self.maintain(now, KEEP).await?.map(|done| done.releases).unwrap_or_default())
     }
 
     async fn ready(&self) -> Result<(), CatalogueError> {

@@ -24,6 +24,7 @@ use tracing::error;
 use bisection::{Attempt, by_halves};
 
 mod bisection;
+pub mod bulk;
 
 /// Items that one release step lets go on.
 const RELEASE_MAX: usize = 100;
@@ -110,6 +111,10 @@ impl Stage for Load {
 
     async fn ready(&self) -> Result<(), Error> {
         self.catalogue.ready().await.map_err(Error::Catalogue)
+    }
+
+    async fn tend(&self, now: Timestamp) -> Result<Vec<Envelope<Routed>>, Error> {
+        self.catalogue.tend(now).await.map_err(Error::Catalogue)
     }
 }
 

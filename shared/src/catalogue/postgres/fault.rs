@@ -20,54 +20,79 @@ pub(super) enum Fault {
     Passed(CatalogueError),
 }
 
+/// What is done about an error of PostgreSQL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reaction {
+    /// The same transaction is tried again at once, a few times.
+    Retry,
+    /// What is known of the catalogue is read again, partitions are ensured, and it is tried again.
+    Reread,
+    /// Half of the batch is tried.
+    Split,
+    /// It is tried again later, over another connection.
+    Reconnect,
+    /// Only an operator can help: nothing is taken on for a while, and it is said loudly.
+    Stop,
+    /// The document is refused, once it stands alone.
+    Refuse(Code),
+}
+
+impl Reaction {
+    /// Decides by the SQLSTATE.
+    #[must_use]
+    pub fn to(error: &tokio_postgres::Error) -> Self {
+        let Some(db) = error.as_db_error() else {
+            // The connection is gone, or never was; or its settings can never work.
+            let unusable = chain_of(error).contains("invalid configuration");
+            return if unusable { Self::Stop } else { Self::Reconnect };
+        };
+        let code = db.code().code();
+        match code {
+            // A deadlock's victim, a serialization failure, a lock that was not to be had in time, an object in use, a
+            // statement that took too long, its own or a transaction's that held it up; connections or another
+            // configured limit used up.
+            "40P01" | "40001" | "55P03" | "55006" | "57014" | "53300" | "53400" => Self::Retry,
+            // The lock table is full.
+            "53200" => Self::Split,
+            // A partition's bounds are narrower now, the partition is gone or divided anew, or the collection is gone.
+            "23514" | "23503" | "42P10" => Self::Reread,
+            "42P01" if db.message().contains("_items_") => Self::Reread,
+            // The disk is full.
+            "53100" => Self::Stop,
+            // A primary that is a standby now: the next connection finds the new one.
+            "25006" | "57P01" | "57P02" | "57P03" | "57P05" => Self::Reconnect,
+            // A pooler that does not know our parameters.
+            "08P01" if db.message().contains("startup parameter") => Self::Stop,
+            // Passwords, databases, rights, functions, columns.
+            _ if matches!(&code[..2], "28" | "3D" | "42") => Self::Stop,
+            _ => match of_document(code, db) {
+                Some(refused) => Self::Refuse(refused),
+                None if matches!(&code[..2], "08" | "53" | "55" | "57" | "58" | "25" | "XX") => Self::Reconnect,
+                None => Self::Stop,
+            },
+        }
+    }
+}
+
 impl Fault {
     pub(super) fn is_passing(&self) -> bool {
         matches!(self, Self::Race(_) | Self::Stale(_))
     }
 
     pub(super) fn of(error: &tokio_postgres::Error) -> Self {
-        match error.as_db_error() {
-            Some(db) => Self::of_server(db),
-            // The connection is gone, or never was.
-            None if error.code().is_none() && chain_of(error).contains("invalid configuration") => {
-                Self::Passed(CatalogueError::Unusable(chain_of(error)))
+        let db = error.as_db_error();
+        let sqlstate = db.map(|db| db.code().code().to_owned()).unwrap_or_default();
+        let message = db.map_or_else(|| chain_of(error), said);
+        match Reaction::to(error) {
+            Reaction::Retry => Self::Race(message),
+            Reaction::Reread => Self::Stale(message),
+            Reaction::Split => Self::Passed(CatalogueError::TooMuch(message)),
+            Reaction::Reconnect => Self::Passed(CatalogueError::Unavailable(message)),
+            Reaction::Stop if sqlstate == "53100" => {
+                Self::Passed(CatalogueError::Unusable(format!("the disk is full: {message}")))
             }
-            None => Self::Passed(CatalogueError::Unavailable(chain_of(error))),
-        }
-    }
-
-    fn of_server(db: &DbError) -> Self {
-        let (code, message) = (db.code().code(), said(db));
-        let unavailable = |message| Self::Passed(CatalogueError::Unavailable(message));
-        let unusable = |message| Self::Passed(CatalogueError::Unusable(format!("{message} (SQLSTATE {code})")));
-        match code {
-            // A deadlock's victim, a serialization failure, a lock that was not to be had in time, an object in use, a
-            // statement that took too long: ours or a transaction's that held it up.
-            "40P01" | "40001" | "55P03" | "55006" | "57014" => Self::Race(message),
-            // The lock table is full: half of the batch may fit.
-            "53200" => Self::Passed(CatalogueError::TooMuch(message)),
-            // Connections or a configured limit are used up.
-            "53300" | "53400" => Self::Race(message),
-            // Nobody can help but an operator.
-            "53100" => unusable(format!("the disk is full: {message}")),
-            // A partition's bounds are narrower now, the partition is gone or divided anew, or the collection is gone.
-            "23514" | "23503" => Self::Stale(message),
-            "42P01" if db.message().contains("_items_") => Self::Stale(message),
-            "42P10" => Self::Stale(message),
-            // A primary that is a standby now: the next connection finds the new one.
-            "25006" | "57P01" | "57P02" | "57P03" | "57P05" => unavailable(message),
-            // A pooler that does not know our parameters.
-            "08P01" if message.contains("startup parameter") => unusable(message),
-            _ if code.starts_with("08") => unavailable(message),
-            // Passwords, databases, rights, functions, columns.
-            _ if code.starts_with("28") || code.starts_with("3D") || code.starts_with("42") => unusable(message),
-            _ => match of_document(code, db) {
-                Some(refused) => {
-                    Self::Passed(CatalogueError::Refused { code: refused, sqlstate: code.to_owned(), message })
-                }
-                None if matches!(&code[..2], "53" | "55" | "57" | "58" | "25" | "XX") => unavailable(message),
-                None => unusable(message),
-            },
+            Reaction::Stop => Self::Passed(CatalogueError::Unusable(format!("{message} (SQLSTATE {sqlstate})"))),
+            Reaction::Refuse(code) => Self::Passed(CatalogueError::Refused { code, sqlstate, message }),
         }
     }
 }

@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use deadpool_postgres::Object;
 use jiff::{SignedDuration, Timestamp};
-use landfall_events::routed::CollectionReleased;
-use landfall_events::{Envelope, Event, Routed};
+use landfall_events::{Envelope, Routed};
 use tokio_postgres::Client;
 use tracing::{info, warn};
 
 use super::fault::Fault;
 use super::ledger::read_row;
 use super::{PostgresCatalogue, lock_of};
-use crate::catalogue::CatalogueError;
+use crate::catalogue::{CatalogueError, due_release};
 use crate::pgstac::Item;
 
 /// The steps of the schema, from the first: applied in order, each once.
@@ -170,6 +169,19 @@ impl PostgresCatalogue {
         Ok(Maintained { partitions, queued, extents, forgotten, releases })
     }
 
+    /// Says what [`Self::maintain`] would do.
+    ///
+    /// # Errors
+    /// [`CatalogueError`].
+    pub async fn due(&self, now: Timestamp, keep: SignedDuration) -> Result<Due, CatalogueError> {
+        let client = self.client().await?;
+        let queued = client.query_one("select count(*) from pgstac.query_queue", &[]).await?.get(0);
+        let releases = due_releases(&client, now).await?.len();
+        let sql = format!("select count(*) from landfall.ledger where {SETTLED}");
+        let forgotten = client.query_one(&sql, &[&keep_from(now, keep)]).await?.get(0);
+        Ok(Due { queued, releases, forgotten })
+    }
+
     /// Makes the partitions of this period and the next, of the collections that are being filled.
     async fn prepare_periods(&self, client: &mut Object, now: Timestamp) -> Result<usize, Fault> {
         let sql = "select c.id, c.partition_trunc,
@@ -204,6 +216,17 @@ impl PostgresCatalogue {
         }
         Ok(grown)
     }
+}
+
+/// What maintenance would do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    /// Statements in pgSTAC's queue.
+    pub queued: i64,
+    /// Collections whose waiters may go on, or have waited too long.
+    pub releases: usize,
+    /// Rows of the ledger that were settled long ago.
+    pub forgotten: i64,
 }
 
 /// What maintenance has done.
@@ -399,34 +422,34 @@ async fn due_releases(client: &Client, now: Timestamp) -> Result<Vec<Envelope<Ro
         where l.state = 'parked' and (l.until <= $1 or exists (select from pgstac.collections c where c.id = l.collection))
         order by l.collection, l.until";
     let rows = client.query(sql, &[&now]).await?;
-    let release = |row: super::Row| {
-        let collection = row.subject.collection()?.to_owned();
-        let released = CollectionReleased { cause: row.cause.clone(), collection, batch: 0 };
-        let mut envelope = Envelope::new(Routed::from(released), row.provider.clone(), row.redrive);
-        // Not the id of the release that the collection's own event sends.
-        envelope.id =
-            landfall_events::EventId::of(&row.cause, &format!("{} due {now}", envelope.event.kind()), row.redrive);
-        Some(envelope)
-    };
-    Ok(rows.iter().filter_map(read_row).filter_map(release).collect())
+    Ok(rows.iter().filter_map(read_row).filter_map(|row| due_release(&row, now)).collect())
 }
 
 /// Forgets what is settled and announced for long: late events do not come after weeks. What the catalogue holds is
 /// kept, and what waits, and what is refused and not announced.
 async fn forget_settled(client: &Client, now: Timestamp, keep: SignedDuration) -> Result<u64, Fault> {
-    let before = now.saturating_sub(keep).map_err(|error| CatalogueError::Unusable(error.to_string()))?;
+    let before = keep_from(now, keep);
+    let sql = format!(
+        "delete from landfall.ledger where ctid = any(array(
+            select ctid from landfall.ledger where {SETTLED} order by updated limit 5000))"
+    );
     let mut forgotten = 0;
     loop {
-        let sql = "delete from landfall.ledger where ctid = any(array(select ctid from landfall.ledger
-            where updated < $1 and (state in ('removed', 'superseded', 'ignored')
-                or state in ('refused', 'routed') and announced is not null)
-            order by updated limit 5000))";
-        let deleted = client.execute(sql, &[&before]).await?;
+        let deleted = client.execute(&sql, &[&before]).await?;
         forgotten += deleted;
         if deleted == 0 {
             return Ok(forgotten);
         }
     }
+}
+
+/// What the ledger may forget. What another key's document has outdone comes back when that one goes: it stays.
+const SETTLED: &str =
+    "updated < $1 and (state in ('removed', 'ignored') or state = 'superseded' and destination is null
+    or state in ('refused', 'routed') and announced is not null)";
+
+fn keep_from(now: Timestamp, keep: SignedDuration) -> Timestamp {
+    now.checked_sub(keep).unwrap_or(Timestamp::MIN)
 }
 
 fn earlier(time: Timestamp, by: Duration) -> Timestamp {
