@@ -1,5 +1,5 @@
 # The two commands are `make demo` and `make test`; everything else is a part of them.
-.PHONY: demo test up down setup build lint bench
+.PHONY: demo test up down setup build lint bench bench-load
 
 CARGO ?= cargo
 LANDFALL = target/debug/landfall
@@ -31,3 +31,8 @@ lint:
 # What validating costs, as ratios to baselines of the same run.
 bench:
 	infra/bench.sh
+
+# What loading costs beside pypgstac, upsert_items and plain COPY; the ledger with ten million rows.
+bench-load: setup
+	cargo bench --quiet -p landfall-tests --bench load
+	cargo bench --quiet -p landfall-tests --bench load -- --ledger

@@ -64,6 +64,31 @@ impl Database {
         Ok(client)
     }
 
+    /// The CPU that all its processes have used so far, in seconds, those included that have ended.
+    ///
+    /// # Errors
+    /// Where `/proc` cannot be read.
+    pub fn cpu(&self) -> anyhow::Result<f64> {
+        let parent = self.postgres.id().context("it runs")?;
+        let mut ticks = 0;
+        for entry in std::fs::read_dir("/proc")?.flatten() {
+            let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
+            // The name in brackets may hold anything; what follows it are numbers. <https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html>
+            let Some((pid, rest)) = stat.split_once(' ').and_then(|(pid, rest)| Some((pid, rest.rsplit_once(") ")?.1)))
+            else {
+                continue;
+            };
+            let fields: Vec<u64> = rest.split(' ').skip(1).filter_map(|field| field.parse().ok()).collect();
+            if pid.parse() == Ok(parent) {
+                ticks += fields[10..14].iter().sum::<u64>();
+            } else if fields.first() == Some(&u64::from(parent)) {
+                ticks += fields[10..12].iter().sum::<u64>();
+            }
+        }
+        #[allow(clippy::cast_precision_loss, reason = "hundredths of a second")]
+        Ok(ticks as f64 / 100.0)
+    }
+
     /// Restarts it as a crash does: connections are cut, and it recovers from its log.
     ///
     /// # Errors

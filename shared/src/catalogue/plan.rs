@@ -144,9 +144,11 @@ fn item(view: &mut View, load: &Load, routed: &ItemRouted, park_until: Timestamp
             Row { state: State::Loaded | State::Parked, cause: other, .. } if other.member != cause.member => {
                 return Applied::Repeated { member: other.member };
             }
-            Row { state: State::Loaded, effect: Some(effect), .. } => {
+            Row { state: State::Loaded | State::Ready, effect: Some(effect), .. } => {
                 return Applied::Loaded { effect: *effect, release: false };
             }
+            // An event of the next generation brings it back.
+            Row { state: State::Ready, .. } => return Applied::Superseded,
             _ => {}
         }
     }
@@ -325,17 +327,9 @@ impl View {
         let mut dead = Row::new(envelope, row.subject.clone(), State::Removed, row.event.clone());
         (dead.cause, dead.cause.member) = (cause.clone(), row.cause.member);
         match row.state {
-            State::Loaded | State::Ready => {
-                dead.event = deletion_id(cause, collection, item, envelope.redrive);
-                let key = (collection.clone(), item.clone());
+            State::Loaded | State::Ready | State::Parked => {
                 match rival {
-                    None => {
-                        dead.effect = Some(Effect::Deleted);
-                        self.items.remove(&key);
-                        self.item_writes.insert(key, None);
-                        settled.gone.push(gone);
-                    }
-                    // What the catalogue holds is the newest: it was this one.
+                    // What counts is the newest: it was this one.
                     Some(mut rival) if newer_key(row, &rival) => {
                         settled.back.extend(Back::of(&rival));
                         rival.state = State::Ready;
@@ -343,17 +337,25 @@ impl View {
                         self.write(rival);
                     }
                     Some(_) => {}
+                    None if row.state == State::Parked => {}
+                    None => {
+                        let key = (collection.clone(), item.clone());
+                        dead.event = deletion_id(cause, collection, item, envelope.redrive);
+                        dead.effect = Some(Effect::Deleted);
+                        self.items.remove(&key);
+                        self.item_writes.insert(key, None);
+                        settled.gone.push(gone);
+                    }
                 }
                 self.write(dead);
             }
             // The same again: what it deleted or brought back then is said again.
             State::Removed if again && row.effect.is_some() => settled.gone.push(gone),
             State::Removed if again => {
-                settled
-                    .back
-                    .extend(rival.filter(|rival| rival.state == State::Ready).and_then(|rival| Back::of(&rival)));
+                let ready = rival.filter(|rival| rival.state == State::Ready);
+                settled.back.extend(ready.and_then(|rival| Back::of(&rival)));
             }
-            State::Parked | State::Superseded => self.write(dead),
+            State::Superseded => self.write(dead),
             State::Waiting | State::Routed | State::Removed | State::Refused | State::Ignored => {}
         }
     }
@@ -460,7 +462,7 @@ fn record_one(view: &mut View, report: &Envelope<Report>, released_by: Option<&E
         }
     }
     // A row that says what the catalogue holds is not written over by what it does not hold.
-    if at_subject.is_some_and(|row| row.state == State::Loaded) {
+    if at_subject.is_some_and(|row| matches!(row.state, State::Loaded | State::Ready)) {
         subject = Subject::Object { member: cause.member };
     }
     let mut row = match &report.event {

@@ -70,7 +70,6 @@ impl PostgresCatalogue {
         let mut client = self.client().await?;
         self.pgstac.prepare(&mut client, items(loads)).await?;
         let transaction = client.transaction().await?;
-        lock(&transaction, loads).await?;
         let mut view = fetch(&transaction, &self.pgstac, loads).await?;
 
         let mut settled = plan(&mut view, loads, park_until);
@@ -178,9 +177,10 @@ impl PostgresCatalogue {
         let mut client = self.client().await?;
         let transaction = client.transaction().await?;
         let causes = reports.iter().map(|report| report.event.cause());
-        let keys: BTreeSet<_> =
-            causes.clone().map(|cause| (lock_of("key", &[&cause.object.bucket, &cause.object.key]), true)).collect();
+        let key = |cause: &landfall_events::Cause| lock_of("key", &[&cause.object.bucket, &cause.object.key]);
+        let keys: BTreeMap<i64, bool> = causes.clone().map(|cause| (key(cause), true)).collect();
         take_locks(&transaction, keys).await?;
+        lock_items(&transaction, ledger::named_by_reports(reports).iter()).await?;
         let mut view = View::default();
         ledger::keep_rows(&mut view, &ledger::fetch_rows(&transaction, causes.clone()).await?);
         ledger::fetch_subjects(&transaction, &mut view, reports).await?;
@@ -415,20 +415,18 @@ fn lock_of(what: &str, parts: &[&str]) -> i64 {
     i64::from_be_bytes(digest[..8].try_into().expect("a SHA-256 has 32 bytes"))
 }
 
-/// Takes the locks of a batch: on its collections (shared by items, exclusive for their creation), then on every
-/// landed key and item, always in one order.
-async fn lock(transaction: &Transaction<'_>, loads: &[Load]) -> Result<(), Fault> {
-    let mut collections = BTreeMap::new();
-    let mut rest = BTreeMap::new();
+/// Takes the first locks of a batch: on its collections (shared by items, exclusive for their creation), then on every
+/// landed key. Those on items follow, when it is known which they are; so that all take all in one order.
+async fn lock_keys(transaction: &Transaction<'_>, loads: &[Load]) -> Result<(), Fault> {
+    let (mut collections, mut keys) = (BTreeMap::new(), BTreeMap::new());
     for load in loads {
         let cause = load.envelope.event.cause();
         // Members of one file go side by side; the file as a whole, alone.
         let key = lock_of("key", &[&cause.object.bucket, &cause.object.key]);
-        *rest.entry(key).or_insert(false) |= cause.member.is_none();
+        *keys.entry(key).or_insert(false) |= cause.member.is_none();
         match &load.envelope.event {
             Routed::Item(routed) => {
                 collections.entry(lock_of("collection", &[&routed.collection])).or_insert(false);
-                rest.insert(lock_of("item", &[&routed.collection, &routed.item]), true);
             }
             Routed::Collection(routed) => {
                 collections.insert(lock_of("collection", &[&routed.collection]), true);
@@ -436,41 +434,41 @@ async fn lock(transaction: &Transaction<'_>, loads: &[Load]) -> Result<(), Fault
             Routed::Removed(_) | Routed::Released(_) => {}
         }
     }
-    take_locks(transaction, collections).await?;
-    take_locks(transaction, rest).await
+    take_locks(transaction, collections.into_iter().chain(keys)).await
 }
 
-/// What a batch's keys have provided before may go with it: those items are known when the keys' rows are.
-async fn lock_former(transaction: &Transaction<'_>, view: &View, loads: &[Load]) -> Result<(), Fault> {
-    let named = ledger::named(loads);
-    let locks = ledger::named_by_rows(view)
-        .into_iter()
-        .filter(|name| !name.1.is_empty() && !named.contains(name))
-        .map(|(collection, item)| (lock_of("item", &[&collection, &item]), true));
-    take_locks(transaction, locks.collect::<BTreeSet<_>>()).await
+/// Takes locks on items.
+async fn lock_items(
+    transaction: &Transaction<'_>,
+    named: impl Iterator<Item = &(String, String)>,
+) -> Result<(), Fault> {
+    let locks: BTreeMap<i64, bool> = named
+        .filter(|(_, item)| !item.is_empty())
+        .map(|(collection, item)| (lock_of("item", &[collection, item]), true))
+        .collect();
+    take_locks(transaction, locks).await
 }
 
-/// Fetches what a batch's plan looks at.
+/// Fetches what a batch's plan looks at, under locks that nobody else's plan can change it.
 async fn fetch(transaction: &Transaction<'_>, pgstac: &Pgstac, loads: &[Load]) -> Result<View, Fault> {
+    lock_keys(transaction, loads).await?;
     let causes = loads.iter().map(|load| load.envelope.event.cause());
-    let named = ledger::named(loads);
+    let mut view = View::default();
+    ledger::keep_rows(&mut view, &ledger::fetch_rows(transaction, causes.clone()).await?);
+    // What a batch's keys have provided before may go with it.
+    let mut named = ledger::named(loads);
+    named.extend(ledger::named_by_rows(&view));
+    lock_items(transaction, named.iter()).await?;
     let ids: BTreeSet<(&str, &str)> = items(loads).map(|item| (item.collection.as_str(), item.id.as_str())).collect();
     // All are under way at once.
-    let (rows, rivals, newest, collections, held) = futures::try_join!(
-        ledger::fetch_rows(transaction, causes.clone()),
+    let (rivals, newest, collections, held) = futures::try_join!(
         ledger::fetch_rivals(transaction, &named),
         ledger::fetch_newest(transaction, causes),
         ledger::fetch_collections(transaction, loads),
         pgstac.held(transaction, &ids),
     )?;
-    let mut view = View { newest, collections, ..View::default() };
-    ledger::keep_rows(&mut view, &rows);
-    let by_rows = ledger::named_by_rows(&view);
     ledger::keep_rows(&mut view, &rivals);
-    if by_rows.iter().any(|name| !named.contains(name)) {
-        lock_former(transaction, &view, loads).await?;
-        ledger::keep_rows(&mut view, &ledger::fetch_rivals(transaction, &by_rows).await?);
-    }
+    (view.newest, view.collections) = (newest, collections);
     view.items = held.keys().cloned().collect();
     view.held = held;
     Ok(view)

@@ -19,7 +19,7 @@ use landfall_shared::pgstac::{Item, Unfit};
 use landfall_shared::worker::Surroundings;
 use landfall_shared::{Class, Done, Failure, Outcome, Refused, Stage};
 use tokio::sync::Mutex;
-use tracing::error;
+use tracing::{error, info};
 
 use bisection::{Attempt, by_halves};
 
@@ -349,6 +349,13 @@ impl Load {
             }
             Err(error) => return Err(Error::Read(error)),
         };
+        // What landed at its key since is on its way to us, and settles it.
+        if Item::read(text.as_str())
+            .map_or(true, |read| (read.collection, read.id) != (back.collection.clone(), back.item.clone()))
+        {
+            info!(object = %back.destination, "the item's other document has been replaced meanwhile");
+            return Ok(None);
+        }
         let size = text.len() as u64;
         let document = self.documents.pack(text).await.map_err(Error::Read)?;
         let stored = RoutedObject { object: back.destination, size, etag: None, storage_class: None };

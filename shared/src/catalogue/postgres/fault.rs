@@ -42,9 +42,7 @@ impl Reaction {
     #[must_use]
     pub fn to(error: &tokio_postgres::Error) -> Self {
         let Some(db) = error.as_db_error() else {
-            // The connection is gone, or never was; or its settings can never work.
-            let unusable = chain_of(error).contains("invalid configuration");
-            return if unusable { Self::Stop } else { Self::Reconnect };
+            return if is_of_the_way(error) { Self::Reconnect } else { Self::Stop };
         };
         let code = db.code().code();
         match code {
@@ -95,6 +93,14 @@ impl Fault {
             Reaction::Refuse(code) => Self::Passed(CatalogueError::Refused { code, sqlstate, message }),
         }
     }
+}
+
+/// Whether the way to the server is interrupted; all else that is not the server's own word is ours to mend: settings,
+/// certificates, a statement that does not fit its values.
+fn is_of_the_way(error: &tokio_postgres::Error) -> bool {
+    let io = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
+    let is_certificate = io.is_some_and(|io| io.kind() == std::io::ErrorKind::InvalidData);
+    error.is_closed() || io.is_some() && !is_certificate || error.to_string().contains("timeout")
 }
 
 /// The code of a refusal, where it is a document's content that the database refuses.

@@ -54,6 +54,15 @@ pub(super) fn named(loads: &[Load]) -> BTreeSet<(String, String)> {
     loads.iter().filter_map(name).collect()
 }
 
+/// The items that reports name.
+pub(super) fn named_by_reports(reports: &[Envelope<Report>]) -> BTreeSet<(String, String)> {
+    let name = |report: &Envelope<Report>| {
+        let subject = subject_of(&report.event);
+        Some((storable(subject.collection()?), storable(subject.item()?)))
+    };
+    reports.iter().filter_map(name).collect()
+}
+
 /// The same of the rows that are known.
 pub(super) fn named_by_rows(view: &View) -> BTreeSet<(String, String)> {
     let name =

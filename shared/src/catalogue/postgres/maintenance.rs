@@ -189,9 +189,11 @@ impl PostgresCatalogue {
                     as next
             from pgstac.collections c where c.partition_trunc is not null and exists (
                 select from pgstac.partition_stats s where s.collection = c.id
-                and s.partition_dtrange @> ($1 - ('1 ' || c.partition_trunc)::interval))";
+                and upper(s.partition_dtrange) > $1 - ('1 ' || c.partition_trunc)::interval)";
         let count = "select count(*) from pgstac.partition_stats";
         let before: i64 = client.query_one(count, &[]).await?.get(0);
+        // How a collection is divided may have changed.
+        self.pgstac.forget();
         let due = client.query(sql, &[&now]).await?;
         let due: Vec<(String, jiff::civil::DateTime)> = due.iter().map(|row| (row.get(0), row.get(2))).collect();
         for (collection, next) in due {
@@ -408,7 +410,7 @@ async fn grow_summaries(client: &Client, collection: &str) -> Result<bool, tokio
                     order by v.value desc limit 1))
             else s.value || coalesce((select jsonb_agg(v.value) from (select seen.value from seen where seen.key = s.key
                 and not s.value @> jsonb_build_array(seen.value) order by seen.value
-                limit greatest(0, $2 - jsonb_array_length(s.value))) v), '[]') end as after
+                limit greatest(0, $2::int8 - jsonb_array_length(s.value))) v), '[]') end as after
             from stated s),
         grown as (select jsonb_object_agg(key, after) as summaries from wide where after <> before)
         update pgstac.collections c set content = jsonb_set(c.content, '{summaries}', c.content->'summaries' || grown.summaries)
