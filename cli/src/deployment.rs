@@ -82,20 +82,30 @@ impl Place {
     }
 }
 
-/// A catalogue by its URL; where none is given, that of the deployment.
-///
-/// # Errors
-/// [`SetUp`] where there is neither, or it cannot be understood.
-pub async fn catalogue(url: Option<&str>, place: &Place, connections: usize) -> anyhow::Result<PostgresCatalogue> {
-    let (url, sdk) = match url {
-        Some(url) => (url.to_owned(), aws::sdk_config().await),
-        None => {
-            let connected = place.connect().await?;
-            (connected.database_url()?.to_owned(), connected.sdk)
-        }
-    };
-    let access = landfall_shared::worker::access(&url, &sdk).map_err(|error| SetUp(error.to_string()))?;
-    Ok(PostgresCatalogue::open(access, connections)?)
+/// A database, with or without a deployment around it.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Database {
+    /// The catalogue's database; else LANDFALL_DATABASE_URL, else that of the deployment
+    #[arg(long = "database", value_name = "URL", env = "LANDFALL_DATABASE_URL", hide_env_values = true)]
+    url: Option<String>,
+}
+
+impl Database {
+    /// Its catalogue, over at most so many connections.
+    ///
+    /// # Errors
+    /// [`SetUp`] where there is neither a URL nor a deployment, or it cannot be understood.
+    pub async fn catalogue(&self, place: &Place, connections: usize) -> anyhow::Result<PostgresCatalogue> {
+        let (url, sdk) = match &self.url {
+            Some(url) => (url.clone(), aws::sdk_config().await),
+            None => {
+                let connected = place.connect().await?;
+                (connected.database_url()?.to_owned(), connected.sdk)
+            }
+        };
+        let access = landfall_shared::worker::access(&url, &sdk).map_err(|error| SetUp(error.to_string()))?;
+        Ok(PostgresCatalogue::open(access, connections)?)
+    }
 }
 
 /// The SDK's configuration for a local endpoint.

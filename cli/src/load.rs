@@ -12,7 +12,7 @@ use landfall_load::bulk::{Bulk, Progress, Rejected};
 use landfall_shared::catalogue::PostgresCatalogue;
 use tokio::sync::mpsc;
 
-use crate::deployment::{self, Place};
+use crate::deployment::{Database, Place};
 use crate::output::{self, End, Format, SetUp};
 use documents::Document;
 use journal::Journal;
@@ -24,9 +24,8 @@ pub struct Load {
     /// before its items
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// The catalogue's database; else LANDFALL_DATABASE_URL, else that of the deployment
-    #[arg(long, value_name = "URL", env = "LANDFALL_DATABASE_URL", hide_env_values = true)]
-    database: Option<String>,
+    #[command(flatten)]
+    database: Database,
     /// Connections that load at a time
     #[arg(long, short = 'n', default_value_t = 4)]
     connections: usize,
@@ -46,7 +45,7 @@ const REJECTED_MAX: usize = 1000;
 /// # Errors
 /// [`SetUp`] where a file cannot be read or the database not be reached.
 pub async fn run(load: &Load, place: &Place, format: Format) -> anyhow::Result<End> {
-    let catalogue = deployment::catalogue(load.database.as_deref(), place, load.connections.max(1)).await?;
+    let catalogue = load.database.catalogue(place, load.connections.max(1)).await?;
     let journal = Journal::open(&place.state, &load.files)?;
     let skip = if load.anew { 0 } else { journal.settled() };
     if skip > 0 {

@@ -1,6 +1,5 @@
 //! `landfall maintain`: finds what crashes have left behind, and does for the catalogue what is due by time.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -9,8 +8,7 @@ use landfall_route::{BucketMap, Sweep, Swept};
 use landfall_shared::aws::{self, S3Objects};
 use landfall_shared::catalogue::{Due, Maintained};
 use landfall_shared::objects::OpenUpload;
-use landfall_shared::queue::Outgoing;
-use landfall_shared::runner::group;
+use landfall_shared::runner::message;
 
 use crate::deployment::{Connected, Place};
 use crate::map;
@@ -73,14 +71,8 @@ enum Tended {
 
 /// Sends releases to load, which lets what waits go on.
 async fn send(connected: &Connected, releases: &[Envelope<Routed>]) -> anyhow::Result<()> {
-    let message = |envelope: &Envelope<Routed>| Outgoing {
-        body: envelope.to_json(),
-        attributes: BTreeMap::new(),
-        group: group(&envelope.provider, "load"),
-        delay: std::time::Duration::ZERO,
-    };
     let queue = connected.queue(connected.deployment.queue_url("load")?);
-    for sent in queue.send(releases.iter().map(message).collect()).await {
+    for sent in queue.send(releases.iter().map(|release| message(release, "load")).collect()).await {
         sent.map_err(|error| anyhow::anyhow!("a release could not be sent to load: {error}"))?;
     }
     Ok(())

@@ -2,17 +2,14 @@
 
 use std::path::PathBuf;
 
-use landfall_shared::catalogue::{migrate, plan_of_migration};
-
-use crate::deployment::{self, Place};
+use crate::deployment::{Database, Place};
 use crate::output::{self, End, Format, SetUp};
 
 /// What is migrated.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Migrate {
-    /// The catalogue's database; else LANDFALL_DATABASE_URL, else that of the deployment
-    #[arg(long, value_name = "URL", env = "LANDFALL_DATABASE_URL", hide_env_values = true)]
-    database: Option<String>,
+    #[command(flatten)]
+    database: Database,
     /// Only say what would be done; exit 1 where that is something
     #[arg(long)]
     plan: bool,
@@ -24,31 +21,37 @@ pub struct Migrate {
     grant: Option<String>,
 }
 
+/// What must be there before us.
+const LACKING: &str = "install pgSTAC first, with `pypgstac migrate`, or give its SQL with --pgstac";
+
 /// Runs the command.
 ///
 /// # Errors
 /// [`SetUp`] where the database cannot be reached or lacks pgSTAC.
 pub async fn run(command: &Migrate, place: &Place, format: Format) -> anyhow::Result<End> {
-    let catalogue = deployment::catalogue(command.database.as_deref(), place, 1).await?;
+    let catalogue = command.database.catalogue(place, 1).await?;
     let set_up = |error: landfall_shared::catalogue::CatalogueError| SetUp(error.to_string());
-    let mut steps = plan_of_migration(&catalogue).await.map_err(set_up)?;
+    let mut steps = Vec::new();
+    if !catalogue.has_pgstac().await.map_err(set_up)? {
+        steps.push(match &command.pgstac {
+            Some(file) => format!("install pgSTAC from {}", file.display()),
+            None if command.plan => LACKING.to_owned(),
+            None => return Err(SetUp(LACKING.into()).into()),
+        });
+    }
+    steps.extend(catalogue.plan_of_migration().await.map_err(set_up)?);
+    steps.extend(command.grant.as_ref().map(|role| format!("give the role {role} what a worker needs")));
     if command.plan {
-        steps.extend(command.grant.as_ref().map(|role| format!("give the role {role} what a worker needs")));
         tell(&steps, "planned", format)?;
         return Ok(if steps.is_empty() { End::Good } else { End::Problems });
     }
     if let Some(file) = &command.pgstac {
         let sql = std::fs::read_to_string(file).map_err(|error| SetUp(format!("{}: {error}", file.display())))?;
-        if catalogue.install_pgstac(&sql).await.map_err(set_up)? {
-            steps[0] = format!("install pgSTAC from {}", file.display());
-        }
-    } else if steps.first().is_some_and(|step| step.starts_with("install pgSTAC")) {
-        return Err(SetUp(steps.swap_remove(0)).into());
+        catalogue.install_pgstac(&sql).await.map_err(set_up)?;
     }
-    migrate(&catalogue).await.map_err(set_up)?;
+    catalogue.migrate().await.map_err(set_up)?;
     if let Some(role) = &command.grant {
         catalogue.grant(role).await.map_err(set_up)?;
-        steps.push(format!("give the role {role} what a worker needs"));
     }
     tell(&steps, "done", format)?;
     Ok(End::Good)

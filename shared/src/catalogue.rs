@@ -9,10 +9,7 @@ mod postgres;
 
 pub(crate) use plan::record;
 pub use plan::{Collections, View, plan};
-pub use postgres::{
-    Access, Due, Extents, LedgerRow, Maintained, Password, PostgresCatalogue, Reaction, RowFilter, migrate,
-    plan_of_migration,
-};
+pub use postgres::{Access, Due, Extents, LedgerRow, Maintained, Password, PostgresCatalogue, Reaction, RowFilter};
 
 use std::fmt;
 use std::sync::Arc;
@@ -245,10 +242,18 @@ pub struct Load {
 
 /// The two parts of what is applied together, as places in it: collections first, so that what came with its
 /// collection need not wait for it. A part may be empty.
-pub(crate) fn parts(loads: &[Load]) -> [Vec<usize>; 2] {
+#[must_use]
+pub fn parts(loads: &[&Load]) -> [Vec<usize>; 2] {
     let is_collection = |index: &usize| matches!(loads[*index].envelope.event, Routed::Collection(_));
     let (collections, others) = (0..loads.len()).partition(is_collection);
     [collections, others]
+}
+
+/// Results in the order of their places.
+#[must_use]
+pub fn in_order<T>(mut placed: Vec<(usize, T)>) -> Vec<T> {
+    placed.sort_by_key(|(place, _)| *place);
+    placed.into_iter().map(|(_, result)| result).collect()
 }
 
 /// What applying a change did, or had done when it was applied before, and what followed for other items.
@@ -457,7 +462,7 @@ pub trait Catalogue: Send + Sync {
     /// Applies changes in the order given, collections before all others, and returns what each did. All or nothing
     /// of the others is applied, in one transaction.
     /// Items without a collection are parked until `park_until`.
-    async fn apply(&self, loads: &[Load], park_until: Timestamp) -> Result<Vec<Settled>, CatalogueError>;
+    async fn apply(&self, loads: &[&Load], park_until: Timestamp) -> Result<Vec<Settled>, CatalogueError>;
 
     /// Finds up to `most` items that wait for a collection, for the release `id`: all of them where the collection is
     /// there; where it is not, those whose time is over `now`, with the refusal.

@@ -55,11 +55,11 @@ impl Documents {
             Document::Inline(raw) => return Ok(raw.get().to_owned()),
             Document::Stored(stored) => stored,
         };
-        let (body, _) = self.objects.get(&stored.object, None, DOCUMENT_BYTES_MAX).await?;
-        if hex::encode(Sha256::digest(&body)) != stored.sha256 {
+        let text = self.read_at(&stored.object).await?;
+        if hex::encode(Sha256::digest(&text)) != stored.sha256 {
             return Err(ObjectsError::Changed(stored.object.clone()));
         }
-        String::from_utf8(body.to_vec()).map_err(|_| ObjectsError::Changed(stored.object.clone()))
+        Ok(text)
     }
 
     /// Reads the text of a document where it is archived.

@@ -25,3 +25,8 @@ pub mod worker;
 pub use chain::{Chain, StageName};
 pub use runner::{Outlets, Policy, Runner, Verdict};
 pub use stage::{Class, Done, Failure, Outcome, Refused, Stage, Wait};
+
+/// Locks what is shared. Where another thread has panicked while it held it, what it left is used.
+pub fn locked<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -4,7 +4,7 @@
 mod objects;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,9 +14,10 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::catalogue::{
-    Applied, Catalogue, CatalogueError, Load, Row, Settled, Standing, State, Subject, View, Waiter, due_release, parts,
-    plan,
+    Applied, Catalogue, CatalogueError, Load, Row, Settled, Standing, State, Subject, View, Waiter, due_release,
+    in_order, parts, plan,
 };
+use crate::locked;
 use crate::queue::{BATCH_BYTES_MAX, Delivery, Outgoing, Queue, QueueError};
 use crate::topic::{TopicError, Topics};
 
@@ -38,11 +39,6 @@ pub enum Strike {
 pub struct Faults {
     state: Mutex<(u64, Option<Strike>)>,
     crashed: Notify,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic in a test's stage leaves the world as it was.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Faults {
@@ -96,7 +92,7 @@ impl Faults {
 }
 
 /// A queue in memory: visibility, delays and receive counts by tokio's clock, which a test can pause.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct MemoryQueue {
     faults: Arc<Faults>,
     state: Arc<Mutex<QueueState>>,
@@ -334,7 +330,7 @@ impl Kept {
         }
     }
 
-    fn apply(&mut self, loads: &[Load], park_until: Timestamp) -> Result<Vec<Settled>, CatalogueError> {
+    fn apply(&mut self, loads: &[&Load], park_until: Timestamp) -> Result<Vec<Settled>, CatalogueError> {
         let mut view = self.view();
         let mut settled = plan(&mut view, loads, park_until);
         // As a database does, it looks at what is written and not at what is parked.
@@ -378,16 +374,15 @@ fn away() -> CatalogueError {
 
 #[async_trait]
 impl Catalogue for MemoryCatalogue {
-    async fn apply(&self, loads: &[Load], park_until: Timestamp) -> Result<Vec<Settled>, CatalogueError> {
+    async fn apply(&self, loads: &[&Load], park_until: Timestamp) -> Result<Vec<Settled>, CatalogueError> {
         let effect = || {
             let mut kept = locked(&self.state);
             let mut settled = Vec::with_capacity(loads.len());
             for indices in parts(loads) {
-                let loads: Vec<Load> = indices.iter().map(|&index| loads[index].clone()).collect();
-                settled.extend(indices.into_iter().zip(kept.apply(&loads, park_until)?));
+                let part: Vec<&Load> = indices.iter().map(|&index| loads[index]).collect();
+                settled.extend(indices.into_iter().zip(kept.apply(&part, park_until)?));
             }
-            settled.sort_by_key(|(index, _)| *index);
-            Ok(settled.into_iter().map(|(_, settled)| settled).collect())
+            Ok(in_order(settled))
         };
         self.faults.call(effect, || Err(away())).await
     }

@@ -13,7 +13,7 @@ mod sql;
 pub use item::{Item, Unfit};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Client, Transaction};
@@ -24,6 +24,7 @@ use tokio_postgres::Error;
 use tokio_postgres::types::ToSql;
 use tracing::warn;
 
+use crate::locked;
 use base::BaseItem;
 pub(crate) use sql::quoted;
 use sql::{Binary, RawJson};
@@ -113,10 +114,6 @@ impl Span {
 /// An item of the catalogue: in which leaf partition it is.
 pub(crate) type Held = BTreeMap<(String, String), Arc<str>>;
 
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Pgstac {
     /// The layout, which is looked up once; said loudly where it is not known.
     ///
@@ -184,21 +181,21 @@ impl Pgstac {
         Ok(())
     }
 
-    /// Makes the partition that `time` belongs to, where there is none; `None` where the collection is not there or
-    /// not divided in time.
+    /// Makes the partitions of the period that `time` lies in and of the next, where there are none; nothing where the
+    /// collection is not there or not divided in time.
     ///
     /// # Errors
     /// PostgreSQL's.
-    pub(crate) async fn prepare_period(&self, client: &mut Client, id: &str, time: Timestamp) -> Result<(), Error> {
+    pub(crate) async fn prepare_periods(&self, client: &mut Client, id: &str, time: Timestamp) -> Result<(), Error> {
         if !matches!(self.layout(client).await?, Layout::Known { .. }) {
             return Ok(());
         }
-        match self.collection(client, id).await? {
-            Some(collection) if collection.truncation.is_some() => {
-                collection.ensure(client, id, time, Span { from: time, to: time }, time).await
-            }
-            _ => Ok(()),
+        let Some(collection) = self.collection(client, id).await? else { return Ok(()) };
+        let Some(truncation) = collection.truncation else { return Ok(()) };
+        for time in [time, truncation.next(time)] {
+            collection.ensure(client, id, time, Span { from: time, to: time }, time).await?;
         }
+        Ok(())
     }
 
     async fn collection(&self, client: &Client, id: &str) -> Result<Option<Arc<Collection>>, Error> {
@@ -374,11 +371,7 @@ async fn write_leaf(transaction: &Transaction<'_>, leaf: &str, items: &[(&Item, 
     let named: [&(dyn ToSql + Sync); 1] = [&ids];
     // Both are under way at once; the count sees what was written.
     let (_, found) = futures::try_join!(transaction.execute(&insert, &rows), transaction.query_one(&count, &named),)?;
-    let found: i64 = found.get(0);
-    if usize::try_from(found).ok() != Some(items.len()) {
-        return Err(WriteError::Short { written: items.len(), found });
-    }
-    Ok(())
+    all_there(items.len(), found.get(0))
 }
 
 /// Lets pgSTAC do it.
@@ -391,11 +384,11 @@ async fn upsert(transaction: &Transaction<'_>, items: &[&Item]) -> Result<(), Wr
         items.iter().map(|item| (item.collection.as_str(), item.id.as_str())).unzip();
     let sql = "select count(*) from pgstac.items i join unnest($1::text[], $2::text[]) as n(collection, id)
         on i.collection = n.collection and i.id = n.id";
-    let found: i64 = transaction.query_one(sql, &[&collections, &ids]).await?.get(0);
-    if usize::try_from(found).ok() != Some(items.len()) {
-        return Err(WriteError::Short { written: items.len(), found });
-    }
-    Ok(())
+    all_there(items.len(), transaction.query_one(sql, &[&collections, &ids]).await?.get(0))
+}
+
+fn all_there(written: usize, found: i64) -> Result<(), WriteError> {
+    if usize::try_from(found).ok() == Some(written) { Ok(()) } else { Err(WriteError::Short { written, found }) }
 }
 
 impl Collection {

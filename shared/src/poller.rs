@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
+use crate::locked;
 use crate::queue::{BATCH_MAX, Delivery, Queue, QueueError};
 use crate::runner::{Runner, Verdict};
 use crate::stage::{self, Stage, chain_of};
@@ -61,29 +62,25 @@ struct Held(Mutex<HashMap<String, Instant>>);
 impl Held {
     fn add(&self, deliveries: &[Delivery]) {
         let now = Instant::now();
-        self.locked().extend(deliveries.iter().map(|delivery| (delivery.receipt.clone(), now)));
+        locked(&self.0).extend(deliveries.iter().map(|delivery| (delivery.receipt.clone(), now)));
     }
 
     fn release(&self, receipts: impl IntoIterator<Item = String>) {
-        let mut held = self.locked();
+        let mut held = locked(&self.0);
         for receipt in receipts {
             held.remove(&receipt);
         }
     }
 
     fn receipts(&self) -> Vec<String> {
-        self.locked().keys().cloned().collect()
+        locked(&self.0).keys().cloned().collect()
     }
 
     /// Those to be kept; what was held too long is let go.
     fn kept(&self, held_max: Duration) -> Vec<String> {
-        let mut held = self.locked();
+        let mut held = locked(&self.0);
         held.retain(|_, since| since.elapsed() < held_max);
         held.keys().cloned().collect()
-    }
-
-    fn locked(&self) -> std::sync::MutexGuard<'_, HashMap<String, Instant>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -189,13 +189,7 @@ impl<S: Stage> Runner<S> {
                 return;
             }
         };
-        let message = |envelope: &Envelope<S::Input>| Outgoing {
-            body: envelope.to_json(),
-            attributes: BTreeMap::from([(TRACEPARENT.to_owned(), TraceParent::follow(None).to_string())]),
-            group: group(&envelope.provider, S::NAME),
-            delay: Duration::ZERO,
-        };
-        for sent in self.outlets.own.send(due.iter().map(message).collect()).await {
+        for sent in self.outlets.own.send(due.iter().map(|envelope| message(envelope, S::NAME)).collect()).await {
             if let Err(failure) = sent {
                 warn!(stage = S::NAME, reason = %failure, "what is due by time could not be sent");
             }
@@ -493,9 +487,7 @@ impl<S: Stage> Runner<S> {
             let cause = received.envelope.event.cause().clone();
             let refusal = Refusal::new(codes::DELIVERY_UNSENDABLE, letter.reason.clone());
             let refused = report::Refused { cause, stage: S::NAME.to_owned(), refusal };
-            let report = received.envelope.followed_by(Report::from(refused));
-            let group = group(&report.provider, S::NAME);
-            Outgoing { body: report.to_json(), attributes: BTreeMap::new(), group, delay: Duration::ZERO }
+            message(&received.envelope.followed_by(Report::from(refused)), S::NAME)
         });
         let told = self.outlets.notify.send(reports.collect()).await.into_iter().all(|sent| sent.is_ok());
         let post = self.letter(0, delivery.body.clone(), &letter);
@@ -545,12 +537,8 @@ fn retry(verdict: &mut Verdict, after: Duration) {
 }
 
 fn post<I: Event, E: Event>(work: &Work<I>, outlet: Outlet, envelope: &Envelope<E>) -> Post {
-    let message = Outgoing {
-        body: envelope.to_json(),
-        attributes: BTreeMap::from([(TRACEPARENT.to_owned(), work.trace.child().to_string())]),
-        group: group(&envelope.provider, &envelope.event.cause().object.bucket),
-        delay: Duration::ZERO,
-    };
+    let mut message = message(envelope, &envelope.event.cause().object.bucket);
+    message.attributes.insert(TRACEPARENT.to_owned(), work.trace.child().to_string());
     Post { delivery: work.delivery, outlet, message }
 }
 
@@ -560,6 +548,17 @@ fn resend<I: Event>(work: &Work<I>, deadline: Option<Timestamp>, delay: Duration
     let mut post = post(work, Outlet::Own, &again);
     post.message.delay = delay.min(DELAY_MAX);
     post
+}
+
+/// An event as a message that begins a trace of its own, sent at once; `otherwise` is its group where nobody's it is.
+#[must_use]
+pub fn message<E: Event>(envelope: &Envelope<E>, otherwise: &str) -> Outgoing {
+    Outgoing {
+        body: envelope.to_json(),
+        attributes: BTreeMap::new(),
+        group: group(&envelope.provider, otherwise),
+        delay: Duration::ZERO,
+    }
 }
 
 /// The message group id for a provider's messages: up to 128 printable ASCII characters.

@@ -179,21 +179,21 @@ impl Bench {
         Cost { items, wall, server: self.database.cpu().unwrap() - server, client, retried }
     }
 
-    /// Batches over connections, each connection with its part.
+    /// Batches over connections, each connection, told by its number, with its part.
     async fn spread<F: Future<Output = u64> + Send>(
         &self,
         texts: &[String],
         connections: usize,
         batch: usize,
-        load: impl Fn(Vec<String>) -> F + Sync,
+        load: impl Fn(usize, Vec<String>) -> F + Sync,
     ) -> Cost {
         let part = texts.len().div_ceil(connections);
-        let each = texts.chunks(part).map(|part| {
+        let each = texts.chunks(part).enumerate().map(|(connection, part)| {
             let load = &load;
             async move {
                 let mut retried = 0;
                 for batch in part.chunks(batch) {
-                    retried += load(batch.to_vec()).await;
+                    retried += load(connection, batch.to_vec()).await;
                 }
                 retried
             }
@@ -202,95 +202,81 @@ impl Bench {
         self.measure(texts.len(), async { futures::future::join_all(all).await.into_iter().sum() }).await
     }
 
-    /// Landfall's item path: from text to committed.
-    async fn items(&self, texts: &[String], connections: usize, batch: usize) -> Cost {
+    /// A catalogue that is connected.
+    async fn catalogue(&self, connections: usize) -> PostgresCatalogue {
         let catalogue = PostgresCatalogue::new(&self.database.url, connections).unwrap();
         catalogue.ready().await.unwrap();
-        self.spread(texts, connections, batch, |batch| {
-            let catalogue = catalogue.clone();
-            async move {
-                let items: Vec<Item> = batch.into_iter().map(|text| Item::read(text).unwrap()).collect();
-                u64::from(catalogue.load(&items.iter().collect::<Vec<_>>()).await.is_err())
-            }
-        })
-        .await
+        catalogue
+    }
+
+    /// Landfall's item path: from text to committed.
+    async fn items(&self, texts: &[String], connections: usize, batch: usize) -> Cost {
+        let catalogue = &self.catalogue(connections).await;
+        let load = |_, batch: Vec<String>| async move {
+            let items: Vec<Item> = batch.into_iter().map(|text| Item::read(text).unwrap()).collect();
+            u64::from(catalogue.load(&items.iter().collect::<Vec<_>>()).await.is_err())
+        };
+        self.spread(texts, connections, batch, load).await
     }
 
     /// The same with the ledger, as events are loaded.
     async fn events(&self, texts: &[String], connections: usize, batch: usize) -> Cost {
-        let catalogue = PostgresCatalogue::new(&self.database.url, connections).unwrap();
-        catalogue.ready().await.unwrap();
-        self.spread(texts, connections, batch, |batch| {
-            let catalogue = catalogue.clone();
-            async move {
-                let loads: Vec<Load> = batch.into_iter().map(|text| event(Item::read(text).unwrap())).collect();
-                u64::from(catalogue.apply(&loads, Timestamp::MAX).await.is_err())
-            }
-        })
-        .await
+        let catalogue = &self.catalogue(connections).await;
+        let load = |_, batch: Vec<String>| async move {
+            let loads: Vec<Load> = batch.into_iter().map(|text| event(Item::read(text).unwrap())).collect();
+            u64::from(catalogue.apply(&loads.iter().collect::<Vec<_>>(), Timestamp::MAX).await.is_err())
+        };
+        self.spread(texts, connections, batch, load).await
     }
 
     /// Each connection's own client.
-    async fn clients(&self, connections: usize) -> Vec<Arc<Client>> {
+    async fn clients(&self, connections: usize) -> Vec<Client> {
         let mut clients = Vec::new();
         for _ in 0..connections {
             let client = self.database.connect().await.unwrap();
             client.batch_execute("set search_path = pgstac, public").await.unwrap();
-            clients.push(Arc::new(client));
+            clients.push(client);
         }
         clients
     }
 
     async fn upsert_items(&self, texts: &[String], connections: usize, batch: usize) -> Cost {
-        let clients = self.clients(connections).await;
-        let part = texts.len().div_ceil(connections);
-        let each = texts.chunks(part).zip(clients).map(|(part, client)| async move {
-            let mut errors = 0;
-            for batch in part.chunks(batch) {
-                let array = format!("[{}]", batch.join(","));
-                // As a loader does: a lost race is tried again.
-                while client.execute("select upsert_items($1::text::jsonb)", &[&array]).await.is_err() {
-                    errors += 1;
-                    assert!(errors < 10_000, "upsert_items does not come to an end");
-                }
+        let clients = &self.clients(connections).await;
+        let load = |connection: usize, batch: Vec<String>| async move {
+            let (array, mut errors) = (format!("[{}]", batch.join(",")), 0);
+            // As a loader does: a lost race is tried again.
+            while clients[connection].execute("select upsert_items($1::text::jsonb)", &[&array]).await.is_err() {
+                errors += 1;
+                assert!(errors < 10_000, "upsert_items does not come to an end");
             }
             errors
-        });
-        let all: Vec<_> = each.collect();
-        self.measure(texts.len(), async { futures::future::join_all(all).await.into_iter().sum() }).await
+        };
+        self.spread(texts, connections, batch, load).await
     }
 
     /// The floor: COPY into a plain, logged table with one column.
     async fn floor(&self, texts: &[String], connections: usize, batch: usize) -> Cost {
-        self.database
-            .client
-            .batch_execute("drop table if exists public.floor; create table public.floor (content jsonb)")
-            .await
-            .unwrap();
-        let clients = self.clients(connections).await;
-        let part = texts.len().div_ceil(connections);
-        let each = texts.chunks(part).zip(clients).map(|(part, client)| async move {
-            for batch in part.chunks(batch) {
-                let mut text = String::new();
-                for document in batch {
-                    text.push_str(&document.replace('\\', "\\\\"));
-                    text.push('\n');
-                }
-                let sink = client.copy_in("copy public.floor from stdin").await.unwrap();
-                futures::pin_mut!(sink);
-                sink.send(bytes::Bytes::from(text)).await.unwrap();
-                sink.close().await.unwrap();
+        let anew = "drop table if exists public.floor; create table public.floor (content jsonb)";
+        self.database.client.batch_execute(anew).await.unwrap();
+        let clients = &self.clients(connections).await;
+        let load = |connection: usize, batch: Vec<String>| async move {
+            let mut text = String::new();
+            for document in batch {
+                text.push_str(&document.replace('\\', "\\\\"));
+                text.push('\n');
             }
+            let sink = clients[connection].copy_in("copy public.floor from stdin").await.unwrap();
+            futures::pin_mut!(sink);
+            sink.send(bytes::Bytes::from(text)).await.unwrap();
+            sink.close().await.unwrap();
             0
-        });
-        let all: Vec<_> = each.collect();
-        self.measure(texts.len(), async { futures::future::join_all(all).await.into_iter().sum() }).await
+        };
+        self.spread(texts, connections, batch, load).await
     }
 
     /// `landfall load`, in this process: reading of files apart.
     async fn bulk(&self, texts: &[String], connections: usize) -> Cost {
-        let catalogue = PostgresCatalogue::new(&self.database.url, connections).unwrap();
-        catalogue.ready().await.unwrap();
+        let catalogue = self.catalogue(connections).await;
         let run = async {
             let mut bulk = Bulk::begin(catalogue, connections, 0);
             for text in texts {
@@ -476,8 +462,7 @@ async fn growing(bench: &mut Bench) {
 
 /// The ledger with few and with ten million rows: a batch of events, and the questions of `landfall status`.
 async fn ledger(bench: &mut Bench) {
-    let catalogue = PostgresCatalogue::new(&bench.database.url, 1).unwrap();
-    catalogue.ready().await.unwrap();
+    let catalogue = bench.catalogue(1).await;
     let (mut held, mut first): (usize, Option<Vec<Duration>>) = (0, None);
     for size in [10_000, 10_000_000].map(|size| size / bench.scale) {
         let fill = format!(
@@ -511,7 +496,7 @@ async fn ledger(bench: &mut Bench) {
         times.push((
             "a batch of 100 events",
             median(async || {
-                catalogue.apply(&loads.next().unwrap(), Timestamp::MAX).await.unwrap();
+                catalogue.apply(&loads.next().unwrap().iter().collect::<Vec<_>>(), Timestamp::MAX).await.unwrap();
             })
             .await,
         ));

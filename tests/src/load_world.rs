@@ -16,7 +16,7 @@ use landfall_shared::catalogue::{
 use landfall_shared::documents::Documents;
 use landfall_shared::memory::{MemoryObjects, MemoryQueue};
 use landfall_shared::queue::Queue;
-use landfall_shared::runner::{Outlets, Policy, Runner, Verdict};
+use landfall_shared::runner::{Outlets, Policy, Runner};
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -33,7 +33,7 @@ struct Counted {
 
 #[async_trait]
 impl Catalogue for Counted {
-    async fn apply(&self, loads: &[Changed], park_until: Timestamp) -> Result<Vec<Settled>, CatalogueError> {
+    async fn apply(&self, loads: &[&Changed], park_until: Timestamp) -> Result<Vec<Settled>, CatalogueError> {
         self.attempts.fetch_add(1, Ordering::Relaxed);
         self.inner.apply(loads, park_until).await
     }
@@ -81,41 +81,21 @@ impl Catalogue for Counted {
 #[derive(Clone, Default)]
 pub struct Around {
     /// Load's own queue.
-    pub own: Shared,
+    pub own: MemoryQueue,
     /// What notify is told.
-    pub notify: Shared,
+    pub notify: MemoryQueue,
     /// Load's dead letters.
-    pub dead: Shared,
+    pub dead: MemoryQueue,
     /// The buckets.
-    pub objects: Buckets,
+    pub objects: MemoryObjects,
     /// How often the catalogue was asked to apply something.
     pub attempts: Arc<AtomicUsize>,
-}
-
-/// A queue that starts empty.
-#[derive(Clone)]
-pub struct Shared(pub MemoryQueue);
-
-impl Default for Shared {
-    fn default() -> Self {
-        Self(MemoryQueue::new(Arc::default()))
-    }
-}
-
-/// Buckets that start empty.
-#[derive(Clone)]
-pub struct Buckets(pub MemoryObjects);
-
-impl Default for Buckets {
-    fn default() -> Self {
-        Self(MemoryObjects::new(Arc::default()))
-    }
 }
 
 impl Around {
     /// Sends an event to load.
     pub fn push(&self, envelope: &Envelope<Routed>) {
-        self.own.0.push(&envelope.to_json(), BTreeMap::new());
+        self.own.push(&envelope.to_json(), BTreeMap::new());
     }
 
     /// Starts a worker, with connections of its own; aborting it is its kill.
@@ -126,9 +106,9 @@ impl Around {
     pub fn worker(&self, url: &str, batch_max: usize, connections: usize) -> JoinHandle<()> {
         let inner = PostgresCatalogue::new(url, connections).expect("the URL is good");
         let catalogue = Arc::new(Counted { inner, attempts: self.attempts.clone() });
-        let documents = Documents::new(Arc::new(self.objects.0.clone()), "work");
+        let documents = Documents::new(Arc::new(self.objects.clone()), "work");
         let stage = Load::on(catalogue, documents, Duration::from_secs(3600), connections);
-        let port = |queue: &Shared| -> Arc<dyn Queue> { Arc::new(queue.0.clone()) };
+        let port = |queue: &MemoryQueue| -> Arc<dyn Queue> { Arc::new(queue.clone()) };
         let outlets = Outlets {
             own: port(&self.own),
             next: Some(port(&self.notify)),
@@ -157,15 +137,7 @@ impl Around {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                     continue;
                 }
-                let verdicts = runner.settle(&deliveries).await;
-                for (delivery, verdict) in deliveries.iter().zip(verdicts) {
-                    match verdict {
-                        Verdict::Ack => drop(runner.queue().delete(std::slice::from_ref(&delivery.receipt)).await),
-                        Verdict::Retry { after } => {
-                            drop(runner.queue().set_visibility(&[(delivery.receipt.clone(), after)]).await);
-                        }
-                    }
-                }
+                crate::settle(&runner, &deliveries).await;
             }
         })
     }
@@ -176,12 +148,12 @@ impl Around {
     /// Where that takes a minute.
     pub async fn at_rest(&self) {
         for _ in 0..12_000 {
-            if self.own.0.next_visible().is_none() {
+            if self.own.next_visible().is_none() {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        panic!("load does not come to rest: {} messages", self.own.0.messages().len());
+        panic!("load does not come to rest: {} messages", self.own.messages().len());
     }
 
     /// The reports by id; one id has one content, however often it was said.
@@ -191,7 +163,7 @@ impl Around {
     #[must_use]
     pub fn reports(&self) -> BTreeMap<String, String> {
         let mut reports = BTreeMap::new();
-        for message in self.notify.0.messages() {
+        for message in self.notify.messages() {
             let report: Envelope<Report> = Envelope::from_json(&message.body).expect("load writes reports");
             let before = reports.insert(report.id.0.clone(), message.body.clone());
             let same = before.as_ref().is_none_or(|before| *before == message.body);

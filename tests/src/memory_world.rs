@@ -13,7 +13,7 @@ use landfall_route::Route;
 use landfall_shared::config::{Config, Landings};
 use landfall_shared::memory::{Faults, MemoryCatalogue, MemoryObjects, MemoryQueue, MemoryTopics, Strike};
 use landfall_shared::queue::Queue;
-use landfall_shared::runner::{Outlets, Policy, Runner, Verdict};
+use landfall_shared::runner::{Outlets, Policy, Runner};
 use landfall_shared::stage::Stage;
 use landfall_validate::Validate;
 use tokio::time::Instant;
@@ -198,16 +198,7 @@ impl World {
             let Ok(deliveries) = received else { return true };
             let receives = deliveries.iter().map(|delivery| delivery.receives).max().unwrap_or(0);
             self.receives_max.fetch_max(receives, std::sync::atomic::Ordering::Relaxed);
-            let verdicts = runner.settle(&deliveries).await;
-            for (delivery, verdict) in deliveries.iter().zip(verdicts) {
-                // What fails here comes again when its visibility is over.
-                match verdict {
-                    Verdict::Ack => drop(runner.queue().delete(std::slice::from_ref(&delivery.receipt)).await),
-                    Verdict::Retry { after } => {
-                        drop(runner.queue().set_visibility(&[(delivery.receipt.clone(), after)]).await);
-                    }
-                }
-            }
+            crate::settle(runner, &deliveries).await;
             !deliveries.is_empty()
         };
         tokio::select! {

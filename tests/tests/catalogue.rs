@@ -159,7 +159,8 @@ async fn history(seed: u64, postgres: &PostgresCatalogue, database: &Database) {
                 };
                 let ready = found.into_iter().filter(|waiter| waiter.refusal.is_none());
                 let loads: Vec<_> = ready.map(|waiter| load(waiter.envelope)).collect();
-                let did = (postgres.apply(&loads, until).await.unwrap(), memory.apply(&loads, until).await.unwrap());
+                let all: Vec<_> = loads.iter().collect();
+                let did = (postgres.apply(&all, until).await.unwrap(), memory.apply(&all, until).await.unwrap());
                 assert_eq!(did.0, did.1, "{what}: release");
             }
             _ => {
@@ -167,7 +168,8 @@ async fn history(seed: u64, postgres: &PostgresCatalogue, database: &Database) {
                 if let Some(again) = before.first().filter(|_| dice.chance(40)) {
                     loads.push(again.clone());
                 }
-                let did = (postgres.apply(&loads, until).await.unwrap(), memory.apply(&loads, until).await.unwrap());
+                let all: Vec<_> = loads.iter().collect();
+                let did = (postgres.apply(&all, until).await.unwrap(), memory.apply(&all, until).await.unwrap());
                 assert_eq!(did.0, did.1, "{what}: {loads:?}");
                 before.splice(0..0, loads);
             }

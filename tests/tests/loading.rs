@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use landfall_events::codes;
-use landfall_events::routed::{CollectionRouted, ItemRouted, ObjectRemoved, RoutedObject};
-use landfall_events::{Cause, Change, Document, Envelope, ObjectRef, Sequencer};
+use landfall_events::routed::{CollectionRouted, ItemRouted, ObjectRemoved};
+use landfall_events::{Cause, Change, Envelope, ObjectRef};
 use landfall_shared::catalogue::{
     Applied, Catalogue, CatalogueError, Content, Load, PostgresCatalogue, Reaction, RowFilter, Settled, State,
 };
 use landfall_shared::pgstac::Item;
+use landfall_tests::load_world::{cause, inline, stored};
 use landfall_tests::real_world::Database;
 use serde_json::{Value, json};
 use tokio_postgres::Client;
@@ -49,7 +50,7 @@ async fn leaves(client: &Client, id: &str) -> Vec<String> {
     client.query(sql, &[&id]).await.unwrap().iter().map(leaf).collect()
 }
 
-async fn stored(client: &Client, id: &str) -> Value {
+async fn read_back(client: &Client, id: &str) -> Value {
     let text: String = client.query_one("select pgstac.get_item($1)::text", &[&id]).await.unwrap().get(0);
     serde_json::from_str(&text).unwrap()
 }
@@ -332,8 +333,8 @@ async fn items_are_where_they_belong_and_come_out_as_they_went_in() {
     database.client.batch_execute(sql).await.unwrap();
     load(&[item("later", "month", "2024-03-05T00:00:00Z")]).await.unwrap();
     for id in ["d1", "later"] {
-        let datetime = stored(&database.client, id).await["properties"]["datetime"].clone();
-        assert_eq!(stored(&database.client, id).await, document(id, "month", datetime.as_str().unwrap()), "{id}");
+        let datetime = read_back(&database.client, id).await["properties"]["datetime"].clone();
+        assert_eq!(read_back(&database.client, id).await, document(id, "month", datetime.as_str().unwrap()), "{id}");
     }
 
     // The server goes and comes back.
@@ -390,7 +391,7 @@ async fn every_digit_key_and_shape_comes_out_again() {
             "more": {"href": "y"},
         });
         catalogue.load(&[&Item::read(document.to_string()).unwrap()]).await.unwrap();
-        assert_eq!(stored(&database.client, id).await, document, "{id:?}");
+        assert_eq!(read_back(&database.client, id).await, document, "{id:?}");
     }
 }
 
@@ -410,7 +411,7 @@ async fn an_unknown_pgstac_is_left_to_its_own_functions() {
 
     assert_eq!(leaves(&database.client, "i").await, ["_items_1_202406"]);
     // What it wrote went through its staging: it is tagged as pgSTAC does, and reads the same.
-    assert_eq!(stored(&database.client, "i").await, document("i", "c", "2024-06-17T10:15:00Z"));
+    assert_eq!(read_back(&database.client, "i").await, document("i", "c", "2024-06-17T10:15:00Z"));
     let missing = catalogue.load(&[&item("j", "nope", "2024-05-17T10:15:00Z")]).await;
     assert!(matches!(missing, Err(CatalogueError::Missing(_))), "{missing:?}");
 }
@@ -423,21 +424,12 @@ struct Events {
 impl Events {
     fn cause(&mut self, key: &str, change: Change) -> Cause {
         self.second += 1;
-        Cause {
-            object: ObjectRef::new("landing", key),
-            change,
-            version_id: None,
-            etag: Some(format!("{}", self.second)),
-            size: Some(1),
-            sequencer: Sequencer::try_from(format!("{:X}", self.second)).ok(),
-            event_time: Timestamp::from_second(1_700_000_000 + self.second).unwrap(),
-            member: None,
-        }
+        cause(key, change, self.second)
     }
 
     fn item(&mut self, key: &str, item: Item) -> Load {
-        let document = Document::Inline(serde_json::value::RawValue::from_string("{}".into()).unwrap());
-        let stored = RoutedObject { object: ObjectRef::new("archive", key), size: 1, etag: None, storage_class: None };
+        let document = inline("{}");
+        let stored = stored(&ObjectRef::new("archive", key));
         let (cause, collection, id) = (self.cause(key, Change::Created), item.collection.clone(), item.id.clone());
         let routed = ItemRouted { cause, collection, item: id, document, stored, assets: vec![], warnings: vec![] };
         Load {
@@ -452,8 +444,8 @@ impl Events {
             "temporal": {"interval": [["2024-05-01T00:00:00Z", "2024-05-02T00:00:00Z"]]}},
             "summaries": {"eo:cloud_cover": {"minimum": 10, "maximum": 20}, "platform": ["a"]}})
         .to_string();
-        let document = Document::Inline(serde_json::value::RawValue::from_string(text.clone()).unwrap());
-        let stored = RoutedObject { object: ObjectRef::new("archive", id), size: 1, etag: None, storage_class: None };
+        let document = inline(&text);
+        let stored = stored(&ObjectRef::new("archive", id));
         let cause = self.cause(&format!("{id}.json"), Change::Created);
         let routed = CollectionRouted { cause, collection: id.into(), document, stored, warnings: vec![] };
         Load {
@@ -487,10 +479,10 @@ async fn maintenance_makes_partitions_widens_extents_and_releases_what_waits() {
     cloudy["properties"]["eo:cloud_cover"] = json!(3.25);
     cloudy["properties"]["platform"] = json!("b");
     let loads = [events.collection("c"), events.item("i", Item::read(cloudy.to_string()).unwrap())];
-    catalogue.apply(&loads, until()).await.unwrap();
+    catalogue.apply(&loads.iter().collect::<Vec<_>>(), until()).await.unwrap();
     database.client.batch_execute("update pgstac.collections set partition_trunc = 'month'").await.unwrap();
     let parked = events.item("late", item("late", "nope", "2024-05-17T10:15:00Z"));
-    let waits = applied(catalogue.apply(&[parked], now).await.unwrap());
+    let waits = applied(catalogue.apply(&[&parked], now).await.unwrap());
     assert!(matches!(waits[..], [Applied::Parked { .. }]));
 
     let due = catalogue.due(now, SignedDuration::from_hours(1)).await.unwrap();
@@ -513,7 +505,7 @@ async fn maintenance_makes_partitions_widens_extents_and_releases_what_waits() {
     );
     // A removal, long ago, is forgotten; what the catalogue holds is not.
     let loads = [events.item("gone", item("gone", "c", "2024-05-17T10:15:00Z")), events.removed("gone")];
-    catalogue.apply(&loads, until()).await.unwrap();
+    catalogue.apply(&loads.iter().collect::<Vec<_>>(), until()).await.unwrap();
     let later: Timestamp = "2030-01-01T00:00:00Z".parse().unwrap();
     assert_eq!(catalogue.due(later, SignedDuration::from_hours(1)).await.unwrap().forgotten, 1);
     assert_eq!(catalogue.maintain(later, SignedDuration::from_hours(1)).await.unwrap().unwrap().forgotten, 1);
@@ -534,15 +526,15 @@ async fn a_role_with_the_least_rights_can_do_what_a_worker_does() {
     let mut events = Events { second: 0 };
     let loads = [events.collection("c"), events.item("i", item("i", "c", "2024-05-17T10:15:00Z"))];
 
-    let refused = worker.apply(&loads, until()).await;
+    let refused = worker.apply(&loads.iter().collect::<Vec<_>>(), until()).await;
     assert!(matches!(&refused, Err(CatalogueError::Unusable(why)) if why.contains("42501")), "{refused:?}");
     assert!(worker.ready().await.is_err(), "nothing is taken on while only an operator can help");
 
     owner.grant("loader").await.unwrap();
     let worker = PostgresCatalogue::new(&url, 2).unwrap();
-    let done = applied(worker.apply(&loads, until()).await.unwrap());
+    let done = applied(worker.apply(&loads.iter().collect::<Vec<_>>(), until()).await.unwrap());
     assert!(done.iter().all(|applied| matches!(applied, Applied::Loaded { .. })), "{done:?}");
-    worker.apply(&[events.removed("i")], until()).await.unwrap();
+    worker.apply(&[&events.removed("i")], until()).await.unwrap();
     let maintained = worker.maintain(Timestamp::now(), SignedDuration::from_hours(1)).await.unwrap().unwrap();
     assert_eq!(maintained.queued, None);
     let client = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();

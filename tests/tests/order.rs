@@ -26,7 +26,7 @@ async fn happen(seed: u64, database: &mut Database) {
     empty(&database.client).await.unwrap();
     let around = Around::default();
     for (object, text) in &schedule.archived {
-        around.objects.0.land(object, text.clone());
+        around.objects.land(object, text.clone());
     }
     let sizes: Vec<usize> = (0..4).map(|_| dice.random_range(1..12)).collect();
     let start = |index: usize| around.worker(&database.url, sizes[index], 2);
@@ -57,7 +57,7 @@ async fn happen(seed: u64, database: &mut Database) {
     around.at_rest().await;
 
     workers.iter().for_each(tokio::task::JoinHandle::abort);
-    let letters = around.dead.0.messages();
+    let letters = around.dead.messages();
     assert!(letters.is_empty(), "seed {seed}: {letters:?}");
     // One id has one content, whatever was repeated.
     drop(around.reports());
@@ -170,7 +170,7 @@ async fn of_five_thousand_items_seven_are_poison_and_all_others_are_loaded() {
     worker.abort();
     let count: i64 = database.client.query_one("select count(*) from pgstac.items", &[]).await.unwrap().get(0);
     assert_eq!(count, 4993);
-    let mut codes: Vec<_> = around.dead.0.messages().iter().map(|letter| letter.attributes["code"].clone()).collect();
+    let mut codes: Vec<_> = around.dead.messages().iter().map(|letter| letter.attributes["code"].clone()).collect();
     codes.sort();
     let mut expected: Vec<_> = poison.iter().map(|(code, ..)| (*code).to_owned()).collect();
     expected.sort();

@@ -158,21 +158,12 @@ impl Cluster {
         drop(client);
         driver.await.ok();
 
-        let (mut client, connection) = tokio_postgres::connect(&self.url(DATABASE), NoTls).await?;
-        let driver = tokio::spawn(connection);
-        let has_pgstac: bool =
-            client.query_one("select to_regclass('pgstac.migrations') is not null", &[]).await?.get(0);
-        if !has_pgstac {
-            let file = layout.pgstac_sql().ok_or_else(|| SetUp("pypgstac 0.10.0 is missing".into()))?;
-            let sql = std::fs::read_to_string(file)?;
-            let transaction = client.transaction().await?;
-            transaction.batch_execute(&sql).await.context("pgSTAC's migration failed")?;
-            transaction.commit().await?;
-        }
-        drop(client);
-        driver.await.ok();
         let catalogue = PostgresCatalogue::new(&self.database_url(), 1)?;
-        landfall_shared::catalogue::migrate(&catalogue).await?;
+        if !catalogue.has_pgstac().await? {
+            let file = layout.pgstac_sql().ok_or_else(|| SetUp("pypgstac 0.10.0 is missing".into()))?;
+            catalogue.install_pgstac(&std::fs::read_to_string(file)?).await.context("pgSTAC's migration failed")?;
+        }
+        catalogue.migrate().await?;
         Ok(())
     }
 

@@ -24,3 +24,7 @@ create table if not exists landfall.watermarks (
     name text collate "C" primary key,
     at   timestamptz not null
 );
+create table if not exists landfall.migrations (
+    version integer primary key,
+    at      timestamptz not null default now()
+);

@@ -115,7 +115,7 @@ impl View {
 }
 
 /// Decides about changes one after the other, each on the ground of those before it.
-pub fn plan(view: &mut View, loads: &[Load], park_until: Timestamp) -> Vec<Settled> {
+pub fn plan(view: &mut View, loads: &[&Load], park_until: Timestamp) -> Vec<Settled> {
     loads.iter().map(|load| one(view, load, park_until)).collect()
 }
 
@@ -330,7 +330,7 @@ impl View {
             State::Loaded | State::Ready | State::Parked => {
                 match rival {
                     // What counts is the newest: it was this one.
-                    Some(mut rival) if newer_key(row, &rival) => {
+                    Some(mut rival) if key_order(row) > key_order(&rival) => {
                         settled.back.extend(Back::of(&rival));
                         rival.state = State::Ready;
                         (rival.code, rival.reason) = (None, None);
@@ -376,10 +376,6 @@ impl View {
 
 fn key_order(row: &Row) -> (Timestamp, &ObjectRef) {
     (row.cause.event_time, &row.cause.object)
-}
-
-fn newer_key(row: &Row, rival: &Row) -> bool {
-    key_order(row) > key_order(rival)
 }
 
 fn position(row: &Row) -> Position {
@@ -581,9 +577,13 @@ mod tests {
         View { collections: [("c".to_owned(), Some("p".to_owned()))].into(), ..View::default() }
     }
 
+    fn plan_all(view: &mut View, loads: &[Load]) -> Vec<Settled> {
+        plan(view, &loads.iter().collect::<Vec<_>>(), until())
+    }
+
     #[track_caller]
     fn check(view: &mut View, loads: &[Load], expected: &[Applied]) -> Vec<Gone> {
-        let settled = plan(view, loads, until());
+        let settled = plan_all(view, loads);
         let applied: Vec<_> = settled.iter().map(|one| one.applied.clone()).collect();
         assert_eq!(applied, expected);
         settled.into_iter().flat_map(|one| one.gone).collect()
@@ -651,19 +651,19 @@ mod tests {
         assert!(view.items.contains(&("c".into(), "i".into())));
 
         // The older document comes back, and a repetition of the removal asks for it until it is there.
-        let back = plan(&mut view, std::slice::from_ref(&delete), until()).remove(0).back;
+        let back = plan_all(&mut view, std::slice::from_ref(&delete)).remove(0).back;
         assert_eq!(back.iter().map(|back| &back.cause).collect::<Vec<_>>(), [older.envelope.event.cause()]);
         let mut restored = older;
         restored.envelope = restored.envelope.redriven(back[0].redrive + 1);
         check(&mut view, &[restored], &[REPLACED]);
-        assert_eq!(plan(&mut view, &[delete], until()).remove(0).back, []);
+        assert_eq!(plan_all(&mut view, &[delete]).remove(0).back, []);
     }
 
     #[test]
     fn what_was_outdone_comes_back_too() {
         let mut view = with_collection();
         let loads = [item("i", cause("b", "1", 2)), item("i", cause("a", "1", 1)), removed(cause("b", "2", 3))];
-        let settled = plan(&mut view, &loads, until());
+        let settled = plan_all(&mut view, &loads);
         assert_eq!(settled[2].back.len(), 1);
         // Where it has gone meanwhile, the item goes.
         let gone_too = check(&mut view, &[removed(cause("a", "2", 4))], &[Applied::Removed]);
@@ -771,7 +771,7 @@ mod tests {
         let mut theirs = item("i", cause("q/k", "1", 9));
         theirs.envelope.provider = "q".into();
         check(&mut view, &[item("i", cause("p/k", "1", 1)), theirs.clone()], &[parked.clone(), parked]);
-        plan(&mut view, &[collection("p", cause("m", "1", 1))], until());
+        plan_all(&mut view, &[collection("p", cause("m", "1", 1))]);
         check(&mut view, &[item("i", cause("p/k", "1", 1)), theirs], &[CREATED, Applied::Owned { by: "p".into() }]);
     }
 

@@ -6,7 +6,7 @@ mod maintenance;
 mod session;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -19,13 +19,16 @@ use tokio_postgres::Row as SqlRow;
 use tokio_postgres::types::ToSql;
 use tracing::debug;
 
-use super::{Applied, Catalogue, CatalogueError, Content, Load, Row, Settled, Standing, View, Waiter, parts, plan};
+use super::{
+    Applied, Catalogue, CatalogueError, Content, Load, Row, Settled, Standing, View, Waiter, in_order, parts, plan,
+};
+use crate::locked;
 use crate::pgstac::{Item, Pgstac};
 use fault::Fault;
 use ledger::read_row;
 
 pub use fault::Reaction;
-pub use maintenance::{Due, Extents, Maintained, migrate, plan_of_migration};
+pub use maintenance::{Due, Extents, Maintained};
 use session::Sessions;
 pub use session::{Access, Password};
 
@@ -66,7 +69,7 @@ impl PostgresCatalogue {
         self.sessions.client().await
     }
 
-    async fn apply_once(&self, loads: &[Load], park_until: Timestamp) -> Result<Vec<Settled>, Fault> {
+    async fn apply_once(&self, loads: &[&Load], park_until: Timestamp) -> Result<Vec<Settled>, Fault> {
         let mut client = self.client().await?;
         self.pgstac.prepare(&mut client, items(loads)).await?;
         let transaction = client.transaction().await?;
@@ -162,7 +165,7 @@ impl PostgresCatalogue {
             Err(Fault::Passed(error @ CatalogueError::Unusable(_))) => {
                 // Another version may be there when it is mended.
                 self.pgstac.forget();
-                *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), error.clone()));
+                *locked(&self.stopped) = Some((Instant::now(), error.clone()));
             }
             _ => {}
         }
@@ -294,16 +297,15 @@ pub struct LedgerRow {
 
 #[async_trait]
 impl Catalogue for PostgresCatalogue {
-    async fn apply(&self, loads: &[Load], park_until: Timestamp) -> Result<Vec<Settled>, CatalogueError> {
+    async fn apply(&self, loads: &[&Load], park_until: Timestamp) -> Result<Vec<Settled>, CatalogueError> {
         // A collection's partition can be made when the collection is there for all.
         let mut settled = Vec::with_capacity(loads.len());
         for indices in parts(loads).into_iter().filter(|indices| !indices.is_empty()) {
-            let loads: Vec<Load> = indices.iter().map(|&index| loads[index].clone()).collect();
-            let once = || self.guarded(self.apply_once(&loads, park_until));
-            settled.extend(indices.iter().copied().zip(once.retry(backoff()).when(Fault::is_passing).await?));
+            let part: Vec<&Load> = indices.iter().map(|&index| loads[index]).collect();
+            let once = || self.guarded(self.apply_once(&part, park_until));
+            settled.extend(indices.into_iter().zip(once.retry(backoff()).when(Fault::is_passing).await?));
         }
-        settled.sort_by_key(|(index, _)| *index);
-        Ok(settled.into_iter().map(|(_, settled)| settled).collect())
+        Ok(in_order(settled))
     }
 
     async fn releasable(
@@ -382,7 +384,7 @@ impl Catalogue for PostgresCatalogue {
     }
 
     async fn ready(&self) -> Result<(), CatalogueError> {
-        let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let stopped = locked(&self.stopped).clone();
         if let Some((_, why)) = stopped.filter(|(since, _)| since.elapsed() < STOP) {
             return Err(why);
         }
@@ -417,7 +419,7 @@ fn lock_of(what: &str, parts: &[&str]) -> i64 {
 
 /// Takes the first locks of a batch: on its collections (shared by items, exclusive for their creation), then on every
 /// landed key. Those on items follow, when it is known which they are; so that all take all in one order.
-async fn lock_keys(transaction: &Transaction<'_>, loads: &[Load]) -> Result<(), Fault> {
+async fn lock_keys(transaction: &Transaction<'_>, loads: &[&Load]) -> Result<(), Fault> {
     let (mut collections, mut keys) = (BTreeMap::new(), BTreeMap::new());
     for load in loads {
         let cause = load.envelope.event.cause();
@@ -450,7 +452,7 @@ async fn lock_items(
 }
 
 /// Fetches what a batch's plan looks at, under locks that nobody else's plan can change it.
-async fn fetch(transaction: &Transaction<'_>, pgstac: &Pgstac, loads: &[Load]) -> Result<View, Fault> {
+async fn fetch(transaction: &Transaction<'_>, pgstac: &Pgstac, loads: &[&Load]) -> Result<View, Fault> {
     lock_keys(transaction, loads).await?;
     let causes = loads.iter().map(|load| load.envelope.event.cause());
     let mut view = View::default();
@@ -464,7 +466,7 @@ async fn fetch(transaction: &Transaction<'_>, pgstac: &Pgstac, loads: &[Load]) -
     let (rivals, newest, collections, held) = futures::try_join!(
         ledger::fetch_rivals(transaction, &named),
         ledger::fetch_newest(transaction, causes),
-        ledger::fetch_collections(transaction, loads),
+        ledger::fetch_collections(transaction, &named),
         pgstac.held(transaction, &ids),
     )?;
     ledger::keep_rows(&mut view, &rivals);
@@ -474,7 +476,7 @@ async fn fetch(transaction: &Transaction<'_>, pgstac: &Pgstac, loads: &[Load]) -
     Ok(view)
 }
 
-fn items(loads: &[Load]) -> impl Iterator<Item = &Item> {
+fn items<'l>(loads: &[&'l Load]) -> impl Iterator<Item = &'l Item> {
     loads.iter().filter_map(|load| match &load.content {
         Content::Item(item) => Some(item.as_ref()),
         Content::Collection(_) | Content::Nothing => None,
@@ -508,7 +510,7 @@ async fn write_collections(transaction: &Transaction<'_>, view: &View) -> Result
 }
 
 /// Says of each loaded collection whether items wait to be released.
-async fn mark_releases(transaction: &Transaction<'_>, loads: &[Load], settled: &mut [Settled]) -> Result<(), Fault> {
+async fn mark_releases(transaction: &Transaction<'_>, loads: &[&Load], settled: &mut [Settled]) -> Result<(), Fault> {
     for (load, one) in loads.iter().zip(settled) {
         if let (Routed::Collection(routed), Applied::Loaded { release, .. }) = (&load.envelope.event, &mut one.applied)
         {

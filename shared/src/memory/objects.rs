@@ -10,7 +10,8 @@ use jiff::Timestamp;
 use landfall_events::{Cause, Change, ObjectRef, Sequencer};
 use sha2::{Digest, Sha256};
 
-use super::{Faults, locked};
+use super::Faults;
+use crate::locked;
 use crate::objects::{
     COPY_BYTES_MAX, Checksum, ObjectInfo, Objects, ObjectsError, OpenUpload, Over, PART_BYTES_MIN, PARTS_MAX, Part,
     Properties, Source, Uploads,
@@ -56,7 +57,7 @@ struct Open {
 }
 
 /// Buckets in memory.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct MemoryObjects {
     faults: Arc<Faults>,
     state: Arc<Mutex<State>>,

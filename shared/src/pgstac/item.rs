@@ -3,13 +3,13 @@
 //! It refuses before the database what the database would refuse, and what it would take and must not: pgSTAC takes
 //! open rings, `POINT(0 0)` from text, numbers that no reader can hold, empty ids and `yesterday`.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use jiff::Timestamp;
 use landfall_events::codes::{self, Code};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
-use sonic_rs::{JsonType, JsonValueTrait};
 
 use super::base::NOT_HERE;
 use super::geometry::{self, Shape};
@@ -59,7 +59,7 @@ impl Item {
         vet(&text)?;
         let mut parts = Parts::default();
         let not_json = |error: sonic_rs::Error| unfit(codes::LOAD_JSON, "", first_line(&error));
-        if sonic_rs::get_from_str(&text, std::iter::empty::<&str>()).map_err(not_json)?.get_type() != JsonType::Object {
+        if !text.trim_ascii_start().starts_with('{') {
             return Err(unfit(codes::LOAD_JSON, "", "the item is not a JSON object".into()));
         }
         for member in sonic_rs::to_object_iter(&text) {
@@ -71,7 +71,7 @@ impl Item {
                 "properties" => &mut parts.properties,
                 _ => continue,
             };
-            *part = Some(value.as_raw_str().to_owned());
+            *part = Some(value.as_raw_cow());
         }
         let id = name(parts.id.as_deref(), codes::LOAD_ID, "/id")?;
         let collection = name(parts.collection.as_deref(), codes::LOAD_ID, "/collection")?;
@@ -91,12 +91,13 @@ impl Item {
     }
 }
 
+/// The members that are looked at, as they are written.
 #[derive(Default)]
-struct Parts {
-    id: Option<String>,
-    collection: Option<String>,
-    geometry: Option<String>,
-    properties: Option<String>,
+struct Parts<'t> {
+    id: Option<Cow<'t, str>>,
+    collection: Option<Cow<'t, str>>,
+    geometry: Option<Cow<'t, str>>,
+    properties: Option<Cow<'t, str>>,
 }
 
 fn unfit(code: Code, pointer: &'static str, reason: String) -> Unfit {

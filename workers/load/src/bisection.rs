@@ -14,6 +14,18 @@ pub(crate) enum Attempt<T> {
     Failed(CatalogueError),
 }
 
+impl<T> Attempt<T> {
+    /// Sorts what the catalogue has answered.
+    pub(crate) fn of(answer: Result<Vec<T>, CatalogueError>) -> Self {
+        match answer {
+            Ok(done) => Self::Done(done),
+            Err(error @ CatalogueError::Refused { .. }) => Self::Refused(error),
+            Err(error @ CatalogueError::TooMuch(_)) => Self::TooMuch(error),
+            Err(error) => Self::Failed(error),
+        }
+    }
+}
+
 /// Attempts all, and where they are refused, halves of what must hold a culprit, until each stands alone. The others
 /// go in together. Every culprit is refused by an attempt of its own.
 pub(crate) async fn by_halves<T, F: Future<Output = Attempt<T>>>(

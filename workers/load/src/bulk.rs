@@ -4,17 +4,17 @@
 //! but that of the stream. It refuses to hold more than a few batches in memory.
 
 use std::collections::BTreeSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use landfall_events::codes;
-use landfall_events::codes::Code;
+use landfall_events::codes::{self, Code};
 use landfall_shared::catalogue::{CatalogueError, Extents, PostgresCatalogue};
+use landfall_shared::locked;
 use landfall_shared::pgstac::Item;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::bisection::{Attempt, by_halves};
+use crate::shard;
 
 /// The most items of a batch: each may take an advisory lock, and PostgreSQL's table of locks is small.
 const BATCH_MAX: usize = 1000;
@@ -44,8 +44,6 @@ pub struct Progress {
     pub rejected: Vec<Rejected>,
     /// All documents up to this number are settled: loaded or rejected.
     pub settled: u64,
-    /// The bytes of what is loaded.
-    pub bytes: u64,
 }
 
 /// One item on its way.
@@ -77,11 +75,13 @@ struct State {
     open: BTreeSet<u64>,
 }
 
-fn locked(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl State {
+    /// The number of the next document.
+    fn take(&mut self) -> u64 {
+        self.taken += 1;
+        self.taken
+    }
+
     fn settle(&mut self) {
         let open = self.open.first().copied();
         self.progress.settled = open.map_or(self.taken, |open| open - 1);
@@ -113,8 +113,7 @@ impl Bulk {
     /// Takes a document that could not be read.
     pub fn reject(&mut self, code: Code, reason: String) {
         let mut state = locked(&self.state);
-        state.taken += 1;
-        let number = state.taken;
+        let number = state.take();
         state.progress.rejected.push(Rejected { number, id: None, code, reason });
         state.settle();
     }
@@ -131,19 +130,16 @@ impl Bulk {
                 return Ok(());
             }
         };
-        let mut hasher = DefaultHasher::new();
-        (&item.collection, &item.id).hash(&mut hasher);
-        let shard = usize::try_from(hasher.finish() % self.shards.len() as u64).expect("it is less than their number");
+        let shard = shard(&(&item.collection, &item.id), self.shards.len());
+        let shard = &mut self.shards[shard];
         let number = {
             let mut state = locked(&self.state);
-            state.taken += 1;
-            if self.shards[shard].batch.is_empty() {
-                let taken = state.taken;
-                state.open.insert(taken);
+            let number = state.take();
+            if shard.batch.is_empty() {
+                state.open.insert(number);
             }
-            state.taken
+            number
         };
-        let shard = &mut self.shards[shard];
         shard.bytes += item.text.len();
         shard.batch.push(Numbered { number, item });
         if shard.batch.len() < BATCH_MAX && shard.bytes < BATCH_BYTES_MAX {
@@ -164,8 +160,7 @@ impl Bulk {
     pub async fn collection(&mut self, text: &str) -> Result<(), CatalogueError> {
         let loaded = self.catalogue.load_collection(text).await;
         let mut state = locked(&self.state);
-        state.taken += 1;
-        let number = state.taken;
+        let number = state.take();
         match loaded {
             Ok(()) => state.progress.loaded += 1,
             Err(CatalogueError::Refused { code, message, .. }) => {
@@ -224,7 +219,6 @@ async fn work(
             match result {
                 None => {
                     state.progress.loaded += 1;
-                    state.progress.bytes += numbered.item.text.len() as u64;
                     extents.add(&numbered.item);
                 }
                 Some((code, reason)) => {
@@ -250,12 +244,7 @@ async fn load(catalogue: &PostgresCatalogue, batch: &[Numbered]) -> Result<Vec<R
     loop {
         let attempt = |indices: Vec<usize>| async move {
             let items: Vec<&Item> = indices.iter().map(|&index| &batch[index].item).collect();
-            match catalogue.load(&items).await {
-                Ok(()) => Attempt::Done(indices),
-                Err(error @ CatalogueError::Refused { .. }) => Attempt::Refused(error),
-                Err(error @ CatalogueError::TooMuch(_)) => Attempt::TooMuch(error),
-                Err(error) => Attempt::Failed(error),
-            }
+            Attempt::of(catalogue.load(&items).await.map(|()| indices))
         };
         let mut missing = None;
         for (index, result) in by_halves(pending.clone(), attempt).await {

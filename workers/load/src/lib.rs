@@ -12,7 +12,9 @@ use jiff::{SignedDuration, Timestamp};
 use landfall_events::report::{CollectionLoaded, Effect, Ignored, ItemLoaded, Report};
 use landfall_events::routed::{CollectionReleased, CollectionRouted, ItemRouted, RoutedObject};
 use landfall_events::{Cause, Document, Envelope, Event, Problem, Refusal, Routed, codes, report};
-use landfall_shared::catalogue::{Applied, Back, Catalogue, CatalogueError, Content, Gone, Load as Change, Settled};
+use landfall_shared::catalogue::{
+    Applied, Back, Catalogue, CatalogueError, Content, Gone, Load as Change, Settled, in_order, parts,
+};
 use landfall_shared::documents::Documents;
 use landfall_shared::objects::{Objects, ObjectsError};
 use landfall_shared::pgstac::{Item, Unfit};
@@ -118,6 +120,13 @@ impl Stage for Load {
     }
 }
 
+/// Which of so many shards something belongs to: of one thing, always the same.
+fn shard(of: &impl Hash, count: usize) -> usize {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    usize::try_from(hasher.finish() % count as u64).expect("it is less than their number")
+}
+
 /// Cuts a batch so that the documents of one group are not held in memory together with those of the next.
 fn groups(batch: &[Envelope<Routed>]) -> Vec<&[Envelope<Routed>]> {
     let size = |envelope: &Envelope<Routed>| match &envelope.event {
@@ -177,15 +186,14 @@ impl Load {
     async fn handle_group(&self, batch: &[Envelope<Routed>], now: Timestamp) -> Vec<Result<Outcome<Self>, Error>> {
         let each: Vec<_> = batch.iter().map(|envelope| self.change(envelope, None)).collect();
         let changes: Vec<_> = futures::stream::iter(each).buffered(CONCURRENCY).collect().await;
-        let releases = |change: &&Change| matches!(change.envelope.event, Routed::Released(_));
-        let readable = changes.iter().filter_map(|change| change.as_ref().ok());
-        let loads: Vec<Change> = readable.filter(|change| !releases(change)).cloned().collect();
+        let is_applied = |change: &&Change| !matches!(change.envelope.event, Routed::Released(_));
+        let loads: Vec<&Change> = changes.iter().filter_map(|change| change.as_ref().ok()).filter(is_applied).collect();
         let mut settled = self.apply(&loads, self.park_until(now)).await.into_iter();
 
         let mut outcomes = Vec::with_capacity(batch.len());
-        for (envelope, change) in batch.iter().zip(changes) {
+        for (envelope, change) in batch.iter().zip(&changes) {
             let outcome = match (&envelope.event, change) {
-                (_, Err(error)) => Err(error),
+                (_, Err(error)) => Err(error.clone()),
                 (Routed::Released(released), Ok(_)) => self.release(envelope, released, now).await.map(Outcome::Done),
                 (Routed::Item(_) | Routed::Collection(_) | Routed::Removed(_), Ok(_)) => {
                     match settled.next().expect("there is one result for each change") {
@@ -219,30 +227,24 @@ impl Load {
 
     /// Applies changes: collections before what may wait for them, then the rest in as many parts as there are
     /// connections; what the database refuses is searched for by halves.
-    async fn apply(&self, changes: &[Change], park_until: Timestamp) -> Vec<Result<Settled, Error>> {
-        let mut results: Vec<Option<Result<Settled, Error>>> = vec![None; changes.len()];
-        let is_collection = |change: &Change| matches!(change.envelope.event, Routed::Collection(_));
-        let (collections, others): (Vec<usize>, Vec<usize>) =
-            (0..changes.len()).partition(|&index| is_collection(&changes[index]));
-        let mut parts = vec![Vec::new(); self.shards.len()];
+    async fn apply(&self, changes: &[&Change], park_until: Timestamp) -> Vec<Result<Settled, Error>> {
+        let [collections, others] = parts(changes);
+        let mut shards = vec![Vec::new(); self.shards.len()];
         for index in others {
-            parts[self.shard(&changes[index])].push(index);
+            shards[self.shard(changes[index])].push(index);
         }
-        let first = self.apply_part(0, collections, changes, park_until).await;
-        let parts = parts.into_iter().enumerate();
-        let rest =
-            futures::future::join_all(parts.map(|(shard, part)| self.apply_part(shard, part, changes, park_until)));
-        for (index, result) in first.into_iter().chain(rest.await.into_iter().flatten()) {
-            results[index] = Some(result);
-        }
-        results.into_iter().map(|result| result.expect("every change is in one part")).collect()
+        let mut results = self.apply_part(0, collections, changes, park_until).await;
+        let shards = shards.into_iter().enumerate();
+        let rest = shards.map(|(shard, part)| self.apply_part(shard, part, changes, park_until));
+        results.extend(futures::future::join_all(rest).await.into_iter().flatten());
+        in_order(results)
     }
 
     async fn apply_part(
         &self,
         shard: usize,
         part: Vec<usize>,
-        changes: &[Change],
+        changes: &[&Change],
         park_until: Timestamp,
     ) -> Vec<(usize, Result<Settled, Error>)> {
         if part.is_empty() {
@@ -250,13 +252,8 @@ impl Load {
         }
         let _turn = self.shards[shard].lock().await;
         let attempt = |indices: Vec<usize>| async move {
-            let some: Vec<Change> = indices.into_iter().map(|index| changes[index].clone()).collect();
-            match self.catalogue.apply(&some, park_until).await {
-                Ok(settled) => Attempt::Done(settled),
-                Err(error @ CatalogueError::Refused { .. }) => Attempt::Refused(error),
-                Err(error @ CatalogueError::TooMuch(_)) => Attempt::TooMuch(error),
-                Err(error) => Attempt::Failed(error),
-            }
+            let some: Vec<&Change> = indices.into_iter().map(|index| changes[index]).collect();
+            Attempt::of(self.catalogue.apply(&some, park_until).await)
         };
         let results = by_halves(part, attempt).await;
         results.into_iter().map(|(index, result)| (index, result.map_err(Error::Catalogue))).collect()
@@ -264,14 +261,12 @@ impl Load {
 
     /// The connection's turn that a change takes: of an item, always the same.
     fn shard(&self, change: &Change) -> usize {
-        let mut hasher = DefaultHasher::new();
         match &change.envelope.event {
-            Routed::Item(routed) => (&routed.collection, &routed.item).hash(&mut hasher),
+            Routed::Item(routed) => shard(&(&routed.collection, &routed.item), self.shards.len()),
             Routed::Collection(_) | Routed::Removed(_) | Routed::Released(_) => {
-                change.envelope.event.cause().object.hash(&mut hasher);
+                shard(&change.envelope.event.cause().object, self.shards.len())
             }
         }
-        usize::try_from(hasher.finish() % self.shards.len() as u64).expect("it is less than their number")
     }
 
     /// Lets one batch of parked items go on, and says when to look for the next.
@@ -305,7 +300,7 @@ impl Load {
                 Err(error) => return Err(error),
             }
         }
-        let settled = self.apply(&changes, self.park_until(now)).await;
+        let settled = self.apply(&changes.iter().collect::<Vec<_>>(), self.park_until(now)).await;
         for (change, settled) in changes.iter().zip(settled) {
             let mut one = match settled {
                 Ok(settled) => self.outcome(&change.envelope, settled).await?,

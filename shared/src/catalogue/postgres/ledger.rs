@@ -45,8 +45,8 @@ pub(super) async fn fetch_rows<'a>(
 }
 
 /// The items and collections that a batch names, a collection with no item.
-pub(super) fn named(loads: &[Load]) -> BTreeSet<(String, String)> {
-    let name = |load: &Load| match &load.envelope.event {
+pub(super) fn named(loads: &[&Load]) -> BTreeSet<(String, String)> {
+    let name = |load: &&Load| match &load.envelope.event {
         Routed::Item(routed) => Some((storable(&routed.collection), storable(&routed.item))),
         Routed::Collection(routed) => Some((storable(&routed.collection), String::new())),
         Routed::Removed(_) | Routed::Released(_) => None,
@@ -135,21 +135,16 @@ fn number(value: i32) -> u32 {
     u32::try_from(value).unwrap_or(0)
 }
 
-/// Finds which of the collections that a batch names are there, and whose they are.
-pub(super) async fn fetch_collections(transaction: &Transaction<'_>, loads: &[Load]) -> Result<Collections, Error> {
-    let ids: BTreeSet<_> = loads
-        .iter()
-        .filter_map(|load| match &load.envelope.event {
-            Routed::Item(routed) => Some(storable(&routed.collection)),
-            Routed::Collection(routed) => Some(storable(&routed.collection)),
-            Routed::Removed(_) | Routed::Released(_) => None,
-        })
-        .collect();
+/// Finds which of the named collections are there, and whose they are.
+pub(super) async fn fetch_collections(
+    transaction: &Transaction<'_>,
+    named: &BTreeSet<(String, String)>,
+) -> Result<Collections, Error> {
+    let ids: BTreeSet<&str> = named.iter().map(|(collection, _)| collection.as_str()).collect();
     let sql = "select c.id, o.provider from pgstac.collections c
         left join landfall.collections o on o.collection = c.id where c.id = any($1)";
-    let ids: Vec<String> = ids.into_iter().collect();
     let statement = transaction.prepare_cached(sql).await?;
-    let rows = transaction.query(&statement, &[&ids]).await?;
+    let rows = transaction.query(&statement, &[&ids.into_iter().collect::<Vec<_>>()]).await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 

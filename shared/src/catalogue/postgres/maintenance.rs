@@ -2,9 +2,8 @@
 //! extents, what waits too long, what is settled long ago.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use deadpool_postgres::Object;
+use deadpool_postgres::{Object, Transaction};
 use jiff::{SignedDuration, Timestamp};
 use landfall_events::{Envelope, Routed};
 use tokio_postgres::Client;
@@ -23,61 +22,18 @@ const MIGRATIONS: &[(i32, &str)] = &[(2, include_str!("../migration-2.sql"))];
 const NEWEST: i32 = 2;
 
 /// How far before the last look changes are looked for again: a transaction's time is taken before it commits.
-const OVERLAP: Duration = Duration::from_secs(300);
+const OVERLAP: SignedDuration = SignedDuration::from_secs(300);
 
 /// The most values of a summary that is a set.
 const SUMMARY_VALUES_MAX: i64 = 1000;
 
-/// Says what [`migrate`] would do, a line for each step; nothing where all is up to date.
-///
-/// # Errors
-/// [`CatalogueError`].
-pub async fn plan_of_migration(catalogue: &PostgresCatalogue) -> Result<Vec<String>, CatalogueError> {
-    let client = catalogue.client().await?;
-    let mut steps = Vec::new();
-    if !has(&client, "pgstac.migrations").await? {
-        steps.push("install pgSTAC first, with `pypgstac migrate`, or give its SQL with --pgstac".to_owned());
-    }
-    if !has(&client, "landfall.ledger").await? {
-        steps.push(format!("create the schema landfall (version {NEWEST})"));
-        return Ok(steps);
-    }
-    let version = version(&client).await?;
-    steps.extend(MIGRATIONS.iter().filter(|(step, _)| *step > version).map(|(step, sql)| {
-        let title = sql.lines().next().unwrap_or_default().trim_start_matches("-- ");
-        format!("bring the schema landfall from version {} to {step}: {title}", step - 1)
-    }));
-    Ok(steps)
+/// Begins a transaction that changes the schema, while nobody else does.
+async fn alone(client: &mut Object) -> Result<Transaction<'_>, tokio_postgres::Error> {
+    let transaction = client.transaction().await?;
+    transaction.batch_execute("set local statement_timeout = 0; set local lock_timeout = 0").await?;
+    transaction.execute("select pg_advisory_xact_lock($1)", &[&lock_of("migrate", &[])]).await?;
+    Ok(transaction)
 }
-
-/// Brings the ledger's schema up to date, once, whoever asks first. pgSTAC must be there already.
-///
-/// # Errors
-/// [`CatalogueError`].
-pub async fn migrate(catalogue: &PostgresCatalogue) -> Result<(), CatalogueError> {
-    let mut client = catalogue.client().await?;
-    let run = async {
-        let transaction = client.transaction().await?;
-        transaction.batch_execute("set local statement_timeout = 0; set local lock_timeout = 0").await?;
-        transaction.execute("select pg_advisory_xact_lock($1)", &[&lock_of("migrate", &[])]).await?;
-        if has(transaction.client(), "landfall.ledger").await? {
-            let before = version(transaction.client()).await?;
-            for (step, sql) in MIGRATIONS.iter().filter(|(step, _)| *step > before) {
-                transaction.batch_execute(sql).await?;
-                transaction.batch_execute(CREATE_MIGRATIONS).await?;
-                transaction.execute("insert into landfall.migrations (version) values ($1)", &[step]).await?;
-            }
-        } else {
-            transaction.batch_execute(include_str!("../schema.sql")).await?;
-            transaction.execute("insert into landfall.migrations (version) values ($1)", &[&NEWEST]).await?;
-        }
-        transaction.commit().await
-    };
-    run.await.map_err(|error: tokio_postgres::Error| error.into())
-}
-
-const CREATE_MIGRATIONS: &str = "create table if not exists landfall.migrations (
-    version integer primary key, at timestamptz not null default now())";
 
 async fn has(client: &Client, table: &str) -> Result<bool, tokio_postgres::Error> {
     Ok(client.query_one("select to_regclass($1) is not null", &[&table]).await?.get(0))
@@ -92,24 +48,69 @@ async fn version(client: &Client) -> Result<i32, tokio_postgres::Error> {
 }
 
 impl PostgresCatalogue {
+    /// Whether pgSTAC is there.
+    ///
+    /// # Errors
+    /// [`CatalogueError`].
+    pub async fn has_pgstac(&self) -> Result<bool, CatalogueError> {
+        Ok(has(&*self.client().await?, "pgstac.migrations").await?)
+    }
+
+    /// Says what [`Self::migrate`] would do, a line for each step; nothing where all is up to date.
+    ///
+    /// # Errors
+    /// [`CatalogueError`].
+    pub async fn plan_of_migration(&self) -> Result<Vec<String>, CatalogueError> {
+        let client = self.client().await?;
+        if !has(&client, "landfall.ledger").await? {
+            return Ok(vec![format!("create the schema landfall (version {NEWEST})")]);
+        }
+        let version = version(&client).await?;
+        let step = |(step, sql): &(i32, &str)| {
+            let title = sql.lines().next().unwrap_or_default().trim_start_matches("-- ");
+            format!("bring the schema landfall from version {} to {step}: {title}", step - 1)
+        };
+        Ok(MIGRATIONS.iter().filter(|(step, _)| *step > version).map(step).collect())
+    }
+
+    /// Brings the ledger's schema up to date, once, whoever asks first. pgSTAC must be there already.
+    ///
+    /// # Errors
+    /// [`CatalogueError`].
+    pub async fn migrate(&self) -> Result<(), CatalogueError> {
+        let mut client = self.client().await?;
+        let transaction = alone(&mut client).await?;
+        let done = if has(transaction.client(), "landfall.ledger").await? {
+            let before = version(transaction.client()).await?;
+            let due: Vec<_> = MIGRATIONS.iter().filter(|(step, _)| *step > before).collect();
+            for (_, sql) in &due {
+                transaction.batch_execute(sql).await?;
+            }
+            due.into_iter().map(|(step, _)| *step).collect()
+        } else {
+            transaction.batch_execute(include_str!("../schema.sql")).await?;
+            vec![NEWEST]
+        };
+        let sql = "insert into landfall.migrations (version) select unnest($1::int[])";
+        transaction.execute(sql, &[&done]).await?;
+        Ok(transaction.commit().await?)
+    }
+
     /// Installs pgSTAC from its SQL where it is not there, and says whether it did.
     ///
     /// # Errors
     /// [`CatalogueError`].
     pub async fn install_pgstac(&self, sql: &str) -> Result<bool, CatalogueError> {
         let mut client = self.client().await?;
-        let run = async {
-            let transaction = client.transaction().await?;
-            transaction.batch_execute("set local statement_timeout = 0").await?;
-            transaction.execute("select pg_advisory_xact_lock($1)", &[&lock_of("migrate", &[])]).await?;
-            if has(transaction.client(), "pgstac.migrations").await? {
-                return Ok(false);
-            }
-            transaction.batch_execute(sql).await?;
-            transaction.commit().await?;
-            Ok(true)
-        };
-        run.await.map_err(|error: tokio_postgres::Error| error.into())
+        let transaction = alone(&mut client).await?;
+        if has(transaction.client(), "pgstac.migrations").await? {
+            return Ok(false);
+        }
+        transaction.batch_execute(sql).await?;
+        transaction.commit().await?;
+        // pgSTAC's SQL leaves the session in a role and with a search path of its own.
+        drop(Object::take(client));
+        Ok(true)
     }
 
     /// Gives a role what a worker needs and no more: pgSTAC's ingest role, and the ledger. The role must be there.
@@ -175,32 +176,24 @@ impl PostgresCatalogue {
     /// [`CatalogueError`].
     pub async fn due(&self, now: Timestamp, keep: SignedDuration) -> Result<Due, CatalogueError> {
         let client = self.client().await?;
-        let queued = client.query_one("select count(*) from pgstac.query_queue", &[]).await?.get(0);
+        let queued = queue_length(&client).await?;
         let releases = due_releases(&client, now).await?.len();
         let sql = format!("select count(*) from landfall.ledger where {SETTLED}");
-        let forgotten = client.query_one(&sql, &[&keep_from(now, keep)]).await?.get(0);
+        let forgotten = client.query_one(&sql, &[&earlier(now, keep)]).await?.get(0);
         Ok(Due { queued, releases, forgotten })
     }
 
     /// Makes the partitions of this period and the next, of the collections that are being filled.
     async fn prepare_periods(&self, client: &mut Object, now: Timestamp) -> Result<usize, Fault> {
-        let sql = "select c.id, c.partition_trunc,
-                date_trunc(c.partition_trunc, $1 at time zone 'UTC') + ('1 ' || c.partition_trunc)::interval
-                    as next
-            from pgstac.collections c where c.partition_trunc is not null and exists (
-                select from pgstac.partition_stats s where s.collection = c.id
-                and upper(s.partition_dtrange) > $1 - ('1 ' || c.partition_trunc)::interval)";
+        let sql = "select c.id from pgstac.collections c where c.partition_trunc is not null and exists (
+            select from pgstac.partition_stats s where s.collection = c.id
+            and upper(s.partition_dtrange) > $1::timestamptz - ('1 ' || c.partition_trunc)::interval)";
         let count = "select count(*) from pgstac.partition_stats";
         let before: i64 = client.query_one(count, &[]).await?.get(0);
         // How a collection is divided may have changed.
         self.pgstac.forget();
-        let due = client.query(sql, &[&now]).await?;
-        let due: Vec<(String, jiff::civil::DateTime)> = due.iter().map(|row| (row.get(0), row.get(2))).collect();
-        for (collection, next) in due {
-            let next = next.to_zoned(jiff::tz::TimeZone::UTC).map_or(now, |next| next.timestamp());
-            for time in [now, next] {
-                self.pgstac.prepare_period(client, &collection, time).await?;
-            }
+        for row in client.query(sql, &[&now]).await? {
+            self.pgstac.prepare_periods(client, row.get(0), now).await?;
         }
         let after: i64 = client.query_one(count, &[]).await?.get(0);
         Ok(usize::try_from(after - before).unwrap_or(0))
@@ -246,11 +239,16 @@ pub struct Maintained {
     pub releases: Vec<Envelope<Routed>>,
 }
 
+/// The number of statements that pgSTAC has put off.
+async fn queue_length(client: &Client) -> Result<i64, tokio_postgres::Error> {
+    Ok(client.query_one("select count(*) from pgstac.query_queue", &[]).await?.get(0))
+}
+
 /// Runs what pgSTAC has put off, constraints for example.
 async fn run_queued(client: &Client) -> Result<Option<usize>, Fault> {
+    let waiting = queue_length(client).await?;
     let may = "select pg_has_role(current_user, 'pgstac_admin', 'member')";
     if !client.query_one(may, &[]).await?.get::<_, bool>(0) {
-        let waiting: i64 = client.query_one("select count(*) from pgstac.query_queue", &[]).await?.get(0);
         if waiting > 0 {
             warn!(
                 waiting,
@@ -259,9 +257,8 @@ async fn run_queued(client: &Client) -> Result<Option<usize>, Fault> {
         }
         return Ok(None);
     }
-    let before: i64 = client.query_one("select count(*) from pgstac.query_queue", &[]).await?.get(0);
     client.batch_execute("call pgstac.run_queued_queries()").await?;
-    Ok(Some(usize::try_from(before).unwrap_or(0)))
+    Ok(Some(usize::try_from(waiting).unwrap_or(0)))
 }
 
 /// The space and time that items cover, by collection.
@@ -430,7 +427,7 @@ async fn due_releases(client: &Client, now: Timestamp) -> Result<Vec<Envelope<Ro
 /// Forgets what is settled and announced for long: late events do not come after weeks. What the catalogue holds is
 /// kept, and what waits, and what is refused and not announced.
 async fn forget_settled(client: &Client, now: Timestamp, keep: SignedDuration) -> Result<u64, Fault> {
-    let before = keep_from(now, keep);
+    let before = earlier(now, keep);
     let sql = format!(
         "delete from landfall.ledger where ctid = any(array(
             select ctid from landfall.ledger where {SETTLED} order by updated limit 5000))"
@@ -450,11 +447,6 @@ const SETTLED: &str =
     "updated < $1 and (state in ('removed', 'ignored') or state = 'superseded' and destination is null
     or state in ('refused', 'routed') and announced is not null)";
 
-fn keep_from(now: Timestamp, keep: SignedDuration) -> Timestamp {
-    now.checked_sub(keep).unwrap_or(Timestamp::MIN)
-}
-
-fn earlier(time: Timestamp, by: Duration) -> Timestamp {
-    let by = SignedDuration::try_from(by).unwrap_or(SignedDuration::MAX);
+fn earlier(time: Timestamp, by: SignedDuration) -> Timestamp {
     time.checked_sub(by).unwrap_or(Timestamp::MIN)
 }

@@ -1,7 +1,7 @@
 //! Connections to PostgreSQL: TLS, the password's source, the settings of a session, and what stands between.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Connect, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts};
@@ -18,6 +18,7 @@ use tracing::{debug, info};
 
 use super::super::CatalogueError;
 use crate::aws::DatabasePassword;
+use crate::locked;
 
 /// Settings of every session: pgSTAC's names are found, and no statement, lock or forgotten transaction holds the
 /// others up for long. Large documents are compressed by lz4, which costs half of what pglz does.
@@ -261,13 +262,13 @@ impl Connector {
                 .await
                 .map_err(|why| CatalogueError::Unavailable(format!("could not get the database's password: {why}")))?,
         };
-        *self.password.lock().unwrap_or_else(PoisonError::into_inner) = Some(password);
+        *locked(&self.password) = Some(password);
         Ok(())
     }
 
     async fn connect_with(&self, config: &Config) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
         let mut config = config.clone();
-        if let Some(password) = self.password.lock().unwrap_or_else(PoisonError::into_inner).as_deref() {
+        if let Some(password) = locked(&self.password).as_deref() {
             config.password(password);
         }
         let begun = Instant::now();
