@@ -144,6 +144,10 @@ fn item(view: &mut View, load: &Load, routed: &ItemRouted, park_until: Timestamp
             Row { state: State::Loaded | State::Parked, cause: other, .. } if other.member != cause.member => {
                 return Applied::Repeated { member: other.member };
             }
+            // Its announcement is that of the later generation.
+            Row { state: State::Loaded | State::Ready, redrive: later, .. } if *later > redrive => {
+                return Applied::Superseded;
+            }
             Row { state: State::Loaded | State::Ready, effect: Some(effect), .. } => {
                 return Applied::Loaded { effect: *effect, release: false };
             }
@@ -657,6 +661,15 @@ mod tests {
         restored.envelope = restored.envelope.redriven(back[0].redrive + 1);
         check(&mut view, &[restored], &[REPLACED]);
         assert_eq!(plan_all(&mut view, &[delete]).remove(0).back, []);
+    }
+
+    #[test]
+    fn a_repetition_of_an_earlier_generation_is_not_told_the_later_ones_outcome() {
+        let mut view = with_collection();
+        let first = item("i", cause("k", "1", 1));
+        let again = Load { envelope: first.envelope.clone().redriven(1), ..first.clone() };
+        check(&mut view, &[first.clone(), again.clone()], &[CREATED, REPLACED]);
+        check(&mut view, &[first, again], &[Applied::Superseded, REPLACED]);
     }
 
     #[test]
