@@ -33,6 +33,7 @@ bench:
 	infra/bench.sh
 
 # What loading costs beside pypgstac, upsert_items and plain COPY; the ledger with ten million rows.
-bench-load: setup
+bench-load:
+	infra/setup.sh --bench
 	cargo bench --quiet -p landfall-tests --bench load
 	cargo bench --quiet -p landfall-tests --bench load -- --ledger

@@ -111,6 +111,14 @@ impl Span {
     }
 }
 
+/// What a batch is written by: the layout, and its collections as they were when it was prepared. Whatever others read
+/// or forget meanwhile, one batch sees one state.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    layout: Layout,
+    collections: HashMap<String, Arc<Collection>>,
+}
+
 /// An item of the catalogue: in which leaf partition it is.
 pub(crate) type Held = BTreeMap<(String, String), Arc<str>>;
 
@@ -151,9 +159,11 @@ impl Pgstac {
         &self,
         client: &mut Client,
         items: impl Iterator<Item = &'i Item>,
-    ) -> Result<(), Error> {
-        if !matches!(self.layout(client).await?, Layout::Known { .. }) {
-            return Ok(());
+    ) -> Result<Prepared, Error> {
+        let layout = self.layout(client).await?;
+        let mut prepared = Prepared { layout, collections: HashMap::new() };
+        if !matches!(prepared.layout, Layout::Known { .. }) {
+            return Ok(prepared);
         }
         if client.statement_cache.size() > STATEMENTS_MAX {
             client.statement_cache.clear();
@@ -177,8 +187,9 @@ impl Pgstac {
                     break;
                 }
             }
+            prepared.collections.insert(id.to_owned(), collection);
         }
-        Ok(())
+        Ok(prepared)
     }
 
     /// Makes the partitions of the period that `time` lies in and of the next, where there are none; nothing where the
@@ -225,13 +236,17 @@ impl Pgstac {
         locked(&self.collections).insert(id.to_owned(), collection.clone());
         Ok(Some(collection))
     }
+}
 
-    /// The first collection of these items' that is not there; [`Self::prepare`] must have been called for them.
+impl Prepared {
+    /// The first collection of these items' that is not there.
+    ///
+    /// # Errors
+    /// PostgreSQL's.
     pub(crate) async fn missing(&self, client: &Client, items: &[&Item]) -> Result<Option<String>, Error> {
         let named: BTreeSet<&str> = items.iter().map(|item| item.collection.as_str()).collect();
-        if matches!(self.layout(client).await?, Layout::Known { .. }) {
-            let known = locked(&self.collections);
-            return Ok(named.into_iter().find(|id| !known.contains_key(*id)).map(str::to_owned));
+        if matches!(self.layout, Layout::Known { .. }) {
+            return Ok(named.into_iter().find(|id| !self.collections.contains_key(*id)).map(str::to_owned));
         }
         let sql = "select n.id from unnest($1::text[]) as n(id)
             where not exists (select from pgstac.collections c where c.id = n.id) limit 1";
@@ -241,10 +256,10 @@ impl Pgstac {
 
     /// Whether an item of this collection can move from one partition to another.
     pub(crate) fn is_divided(&self, collection: &str) -> bool {
-        locked(&self.collections).get(collection).is_none_or(|known| known.truncation.is_some())
+        self.collections.get(collection).is_none_or(|known| known.truncation.is_some())
     }
 
-    /// Finds which of these items the catalogue holds. [`Self::prepare`] must have been called for them.
+    /// Finds which of these items the catalogue holds.
     ///
     /// # Errors
     /// PostgreSQL's.
@@ -259,11 +274,11 @@ impl Pgstac {
         }
         let mut held = Held::new();
         for (collection, ids) in by_collection {
-            let known = locked(&self.collections).get(collection).cloned();
+            let known = self.collections.get(collection);
             // The collection's own partition: planning does not look at those of other collections.
-            let table = match (&*locked(&self.layout), known.filter(|known| !locked(&known.leaves).is_empty())) {
-                (Some(Layout::Known { .. }), Some(known)) => format!("pgstac.{}", quoted(&known.root())),
-                (Some(Layout::Known { .. }), None) => continue,
+            let table = match (&self.layout, known.filter(|known| !locked(&known.leaves).is_empty())) {
+                (Layout::Known { .. }, Some(known)) => format!("pgstac.{}", quoted(&known.root())),
+                (Layout::Known { .. }, None) => continue,
                 _ => "pgstac.items".to_owned(),
             };
             let sql =
@@ -280,22 +295,21 @@ impl Pgstac {
     /// an item whose partition is another one now leaves the one where it was.
     ///
     /// # Errors
-    /// PostgreSQL's; [`WriteError::Unprepared`] where [`Self::prepare`] must be called again.
+    /// PostgreSQL's; [`WriteError::Unprepared`] where [`Pgstac::prepare`] must be called again.
     pub(crate) async fn write(
         &self,
         transaction: &Transaction<'_>,
         items: &[&Item],
         held: &Held,
     ) -> Result<(), WriteError> {
-        let layout = locked(&self.layout).clone();
-        let Some(Layout::Known { format_cache }) = layout else {
+        let Layout::Known { format_cache } = self.layout else {
             return upsert(transaction, items).await;
         };
         let mut by_leaf: BTreeMap<Arc<str>, Vec<(&Item, String)>> = BTreeMap::new();
         let mut moved: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for &item in items {
-            let collection = locked(&self.collections).get(&item.collection).cloned();
-            let leaf = collection.as_ref().and_then(|collection| collection.leaf(item));
+            let collection = self.collections.get(&item.collection);
+            let leaf = collection.and_then(|collection| collection.leaf(item));
             let (Some(collection), Some(leaf)) = (collection, leaf) else { return Err(WriteError::Unprepared) };
             let content = collection.base.content(&item.text).expect("an item has been read as JSON before");
             if let Some(at) = held.get(&(item.collection.clone(), item.id.clone()))

@@ -214,7 +214,8 @@ impl Bench {
         let catalogue = &self.catalogue(connections).await;
         let load = |_, batch: Vec<String>| async move {
             let items: Vec<Item> = batch.into_iter().map(|text| Item::read(text).unwrap()).collect();
-            u64::from(catalogue.load(&items.iter().collect::<Vec<_>>()).await.is_err())
+            catalogue.load(&items.iter().collect::<Vec<_>>()).await.unwrap();
+            0
         };
         self.spread(texts, connections, batch, load).await
     }
@@ -224,7 +225,8 @@ impl Bench {
         let catalogue = &self.catalogue(connections).await;
         let load = |_, batch: Vec<String>| async move {
             let loads: Vec<Load> = batch.into_iter().map(|text| event(Item::read(text).unwrap())).collect();
-            u64::from(catalogue.apply(&loads.iter().collect::<Vec<_>>(), Timestamp::MAX).await.is_err())
+            catalogue.apply(&loads.iter().collect::<Vec<_>>(), Timestamp::MAX).await.unwrap();
+            0
         };
         self.spread(texts, connections, batch, load).await
     }
@@ -301,7 +303,7 @@ impl Bench {
         let children: Vec<_> = files
             .iter()
             .map(|file| {
-                tokio::process::Command::new(format!("{tools}/stac/bin/pypgstac"))
+                tokio::process::Command::new(format!("{tools}/bench/bin/pypgstac"))
                     .args(["load", "items"])
                     .arg(file)
                     .args(["--dsn", &self.database.url, "--method", "upsert"])

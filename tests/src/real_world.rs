@@ -126,7 +126,6 @@ fn fresh() -> anyhow::Result<(tempfile::TempDir, Layout)> {
     if std::env::var_os("LANDFALL_TOOLS").is_none() {
         layout.tools = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../.landfall/tools");
     }
-    layout.check()?;
     Ok((folder, layout))
 }
 
@@ -160,6 +159,7 @@ impl Real {
     /// Where a part is missing (`make setup` installs it) or does not start.
     pub async fn start(form: Form) -> anyhow::Result<Self> {
         let (folder, layout) = fresh()?;
+        layout.check()?;
         let ports = Ports::choose(&layout)?;
         let cluster = postgres::Cluster::prepare(&layout, ports.postgres).await?;
         let postgres = cluster.start().await?;

@@ -23,7 +23,7 @@ use super::{
     Applied, Catalogue, CatalogueError, Content, Load, Row, Settled, Standing, View, Waiter, in_order, parts, plan,
 };
 use crate::locked;
-use crate::pgstac::{Item, Pgstac};
+use crate::pgstac::{Item, Pgstac, Prepared};
 use fault::Fault;
 use ledger::read_row;
 
@@ -71,34 +71,18 @@ impl PostgresCatalogue {
 
     async fn apply_once(&self, loads: &[&Load], park_until: Timestamp) -> Result<Vec<Settled>, Fault> {
         let mut client = self.client().await?;
-        self.pgstac.prepare(&mut client, items(loads)).await?;
+        let prepared = self.pgstac.prepare(&mut client, items(loads)).await?;
         let transaction = client.transaction().await?;
-        let mut view = fetch(&transaction, &self.pgstac, loads).await?;
+        let mut view = fetch(&transaction, &prepared, loads).await?;
 
         let mut settled = plan(&mut view, loads, park_until);
 
         write_collections(&transaction, &view).await?;
         ledger::write_rows(&transaction, &view).await?;
-        self.write_items(&transaction, &view).await?;
+        write_items(&transaction, &prepared, &view).await?;
         mark_releases(&transaction, loads, &mut settled).await?;
         transaction.commit().await?;
         Ok(settled)
-    }
-
-    async fn write_items(&self, transaction: &Transaction<'_>, view: &View) -> Result<(), Fault> {
-        let deleted = view.item_writes.iter().filter(|(_, item)| item.is_none()).map(|(key, _)| key);
-        let (collections, ids): (Vec<&str>, Vec<&str>) =
-            deleted.map(|(collection, id)| (collection.as_str(), id.as_str())).unzip();
-        if !ids.is_empty() {
-            let sql = "delete from pgstac.items i using unnest($1::text[], $2::text[]) as s(collection, id)
-                where i.collection = s.collection and i.id = s.id";
-            transaction.execute(sql, &[&collections, &ids]).await?;
-        }
-        let written: Vec<&Item> = view.item_writes.values().flatten().map(Arc::as_ref).collect();
-        if !written.is_empty() {
-            self.pgstac.write(transaction, &written, &view.held).await?;
-        }
-        Ok(())
     }
 
     /// Loads items as they are, without the ledger: for what did not land.
@@ -112,8 +96,8 @@ impl PostgresCatalogue {
 
     async fn load_once(&self, items: &[&Item]) -> Result<(), Fault> {
         let mut client = self.client().await?;
-        self.pgstac.prepare(&mut client, items.iter().copied()).await?;
-        let missing = self.pgstac.missing(&client, items).await?;
+        let prepared = self.pgstac.prepare(&mut client, items.iter().copied()).await?;
+        let missing = prepared.missing(&client, items).await?;
         if let Some(collection) = missing {
             return Err(CatalogueError::Missing(collection).into());
         }
@@ -124,17 +108,17 @@ impl PostgresCatalogue {
         // Where an id has one possible place, the unique index serialises writers.
         let movable: BTreeMap<i64, bool> = newest
             .keys()
-            .filter(|(collection, _)| self.pgstac.is_divided(collection))
+            .filter(|(collection, _)| prepared.is_divided(collection))
             .map(|(collection, id)| (lock_of("item", &[collection, id]), true))
             .collect();
         let held = if movable.is_empty() {
             Default::default()
         } else {
             take_locks(&transaction, movable).await?;
-            self.pgstac.held(&transaction, &newest.keys().copied().collect()).await?
+            prepared.held(&transaction, &newest.keys().copied().collect()).await?
         };
         let written: Vec<&Item> = newest.into_values().collect();
-        self.pgstac.write(&transaction, &written, &held).await?;
+        prepared.write(&transaction, &written, &held).await?;
         transaction.commit().await?;
         Ok(())
     }
@@ -452,7 +436,7 @@ async fn lock_items(
 }
 
 /// Fetches what a batch's plan looks at, under locks that nobody else's plan can change it.
-async fn fetch(transaction: &Transaction<'_>, pgstac: &Pgstac, loads: &[&Load]) -> Result<View, Fault> {
+async fn fetch(transaction: &Transaction<'_>, prepared: &Prepared, loads: &[&Load]) -> Result<View, Fault> {
     lock_keys(transaction, loads).await?;
     let causes = loads.iter().map(|load| load.envelope.event.cause());
     let mut view = View::default();
@@ -467,7 +451,7 @@ async fn fetch(transaction: &Transaction<'_>, pgstac: &Pgstac, loads: &[&Load]) 
         ledger::fetch_rivals(transaction, &named),
         ledger::fetch_newest(transaction, causes),
         ledger::fetch_collections(transaction, &named),
-        pgstac.held(transaction, &ids),
+        prepared.held(transaction, &ids),
     )?;
     ledger::keep_rows(&mut view, &rivals);
     (view.newest, view.collections) = (newest, collections);
@@ -493,6 +477,22 @@ async fn take_locks(transaction: &Transaction<'_>, locks: impl IntoIterator<Item
     }
     let statement = transaction.prepare_cached(sql).await?;
     transaction.query_one(&statement, &[&keys, &exclusive]).await?;
+    Ok(())
+}
+
+async fn write_items(transaction: &Transaction<'_>, prepared: &Prepared, view: &View) -> Result<(), Fault> {
+    let deleted = view.item_writes.iter().filter(|(_, item)| item.is_none()).map(|(key, _)| key);
+    let (collections, ids): (Vec<&str>, Vec<&str>) =
+        deleted.map(|(collection, id)| (collection.as_str(), id.as_str())).unzip();
+    if !ids.is_empty() {
+        let sql = "delete from pgstac.items i using unnest($1::text[], $2::text[]) as s(collection, id)
+            where i.collection = s.collection and i.id = s.id";
+        transaction.execute(sql, &[&collections, &ids]).await?;
+    }
+    let written: Vec<&Item> = view.item_writes.values().flatten().map(Arc::as_ref).collect();
+    if !written.is_empty() {
+        prepared.write(transaction, &written, &view.held).await?;
+    }
     Ok(())
 }
 
