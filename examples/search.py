@@ -4,6 +4,7 @@ Usage: search.py DATABASE_URL ENDPOINT_URL. Starts stac-fastapi-pgstac on a free
 every asset from the archive, and stops it. Exit 1 where something that was found cannot be fetched.
 """
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -11,12 +12,20 @@ import sys
 import time
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 
 import boto3
 import pystac_client
 
 
 def main(database_url: str, endpoint_url: str) -> int:
+    with serving(database_url) as address:
+        return search(address, endpoint_url)
+
+
+@contextlib.contextmanager
+def serving(database_url: str, **settings: str) -> Iterator[str]:
+    """Runs the STAC API over a database, and gives its address."""
     url = urllib.parse.urlparse(database_url)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -28,6 +37,7 @@ def main(database_url: str, endpoint_url: str) -> int:
         PGUSER=url.username,
         PGPASSWORD=url.password,
         PGDATABASE=url.path.lstrip("/"),
+        **settings,
     )
     command = ["-m", "uvicorn", "stac_fastapi.pgstac.app:create_app", "--factory", "--host", "127.0.0.1"]
     api = subprocess.Popen(
@@ -36,7 +46,7 @@ def main(database_url: str, endpoint_url: str) -> int:
         stderr=subprocess.DEVNULL,
     )
     try:
-        return search(wait_for(f"http://127.0.0.1:{port}", api), endpoint_url)
+        yield wait_for(f"http://127.0.0.1:{port}", api)
     finally:
         api.terminate()
         api.wait()

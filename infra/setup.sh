@@ -21,6 +21,8 @@ python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 # One test watches what a document makes the command open and connect to.
 command -v strace >/dev/null || missing+=(strace)
+# Another has a pooler that must be recognised.
+[ -x /usr/sbin/pgbouncer ] || missing+=(pgbouncer)
 
 if [ ${#missing[@]} -gt 0 ]; then
     if [ "$(id -u)" = 0 ]; then
@@ -32,7 +34,10 @@ if [ ${#missing[@]} -gt 0 ]; then
         exit 2
     fi
     echo "setup: installing ${missing[*]} with apt"
-    # No server of the distribution's own shall start: Landfall makes a private cluster.
+    # No server of the distribution's own shall start: Landfall makes a private cluster, and a pooler only for a test.
+    if [[ " ${missing[*]} " = *" pgbouncer "* ]] && command -v systemctl >/dev/null; then
+        "${as_root[@]}" systemctl mask --quiet pgbouncer.service || true
+    fi
     if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
         "${as_root[@]}" mkdir -p /etc/postgresql-common
         echo 'create_main_cluster = false' | "${as_root[@]}" tee /etc/postgresql-common/createcluster.conf >/dev/null

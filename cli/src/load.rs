@@ -3,6 +3,7 @@
 mod documents;
 mod journal;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use tokio::sync::mpsc;
 use crate::deployment::{Database, Place};
 use crate::output::{self, End, Format, SetUp};
 use documents::Document;
-use journal::Journal;
+use journal::{Journal, Known};
 
 /// What is loaded.
 #[derive(Debug, Clone, clap::Args)]
@@ -45,28 +46,35 @@ const REJECTED_MAX: usize = 1000;
 /// # Errors
 /// [`SetUp`] where a file cannot be read or the database not be reached.
 pub async fn run(load: &Load, place: &Place, format: Format) -> anyhow::Result<End> {
-    let catalogue = load.database.catalogue(place, load.connections.max(1)).await?;
+    let total = documents::bytes(&load.files)?;
     let journal = Journal::open(&place.state, &load.files)?;
-    let skip = if load.anew { 0 } else { journal.settled() };
-    if skip > 0 {
-        eprintln!("landfall: going on after {skip} documents that an earlier load has settled (--anew begins anew)");
+    let before = if load.anew { Known::default() } else { journal.known() };
+    if before.settled > 0 {
+        eprintln!(
+            "landfall: going on after {} documents that an earlier load has settled, {} of them refused (--anew begins \
+             anew)",
+            before.settled, before.refused
+        );
     }
+    let catalogue = load.database.catalogue(place, load.connections.max(1)).await?;
     let begun = Instant::now();
-    let (total, files) = (documents::bytes(&load.files)?, load.files.clone());
+    let files = load.files.clone();
     let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {msg}")?;
     let bar = total.map_or_else(ProgressBar::new_spinner, |total| ProgressBar::new(total).with_style(style));
     let (to, from) = mpsc::channel(256);
     let reading = bar.clone();
     let reader = std::thread::spawn(move || documents::read(&files, &reading, &to));
-    let mut told = Told { rejected: Vec::new(), count: 0, loaded: 0, settled: skip, format };
-    let ended = feed(catalogue, load, skip, from, &bar, &journal, &mut told).await;
+    let mut told = Told::after(before, format);
+    let ended = feed(catalogue, load, from, &bar, &journal, &mut told).await;
     bar.finish_and_clear();
     let read = reader.join().map_err(|_| anyhow::anyhow!("the reader has panicked"))?;
     if let Err(error) = ended {
-        journal.write(told.settled)?;
-        return Err(
-            error.context(format!("{} documents are settled; the same command goes on after them", told.settled))
-        );
+        let settled = told.known.settled;
+        if settled == 0 {
+            return Err(error);
+        }
+        journal.write(told.known)?;
+        return Err(error.context(format!("{settled} documents are settled; the same command goes on after them")));
     }
     read?;
     journal.remove()?;
@@ -76,12 +84,12 @@ pub async fn run(load: &Load, place: &Place, format: Format) -> anyhow::Result<E
 async fn feed(
     catalogue: PostgresCatalogue,
     load: &Load,
-    skip: u64,
     mut from: mpsc::Receiver<Document>,
     bar: &ProgressBar,
     journal: &Journal,
     told: &mut Told,
 ) -> anyhow::Result<()> {
+    let skip = told.known.settled;
     let mut bulk = Bulk::begin(catalogue, load.connections, skip);
     let (mut number, mut ticked) = (0, Instant::now());
     while let Some(document) = from.recv().await {
@@ -92,12 +100,12 @@ async fn feed(
         match document {
             Document::Item(text) => bulk.item(text).await.map_err(set_up)?,
             Document::Collection(text) => bulk.collection(&text).await.map_err(set_up)?,
-            Document::Unreadable(why) => bulk.reject(codes::LOAD_JSON, why),
+            Document::Unreadable(why) => bulk.reject(codes::LOAD_JSON, None, why),
         }
         if ticked.elapsed() >= TICK {
             ticked = Instant::now();
             told.take(bulk.progress(), bar)?;
-            journal.write(told.settled)?;
+            journal.write(told.known)?;
         }
     }
     told.take(bulk.finish().await.map_err(set_up)?, bar)
@@ -110,18 +118,31 @@ fn set_up(error: landfall_shared::catalogue::CatalogueError) -> anyhow::Error {
 
 /// What is said of a load.
 struct Told {
+    /// What earlier loads of the same files have settled.
+    before: Known,
+    known: Known,
+    /// The numbers of what was refused and is not settled yet, because something before it is under way.
+    ahead: BTreeSet<u64>,
     rejected: Vec<Rejected>,
     count: u64,
     loaded: u64,
-    settled: u64,
     format: Format,
 }
 
 impl Told {
+    fn after(before: Known, format: Format) -> Self {
+        let (ahead, rejected) = (BTreeSet::new(), Vec::new());
+        let loaded = before.settled - before.refused;
+        Self { before, known: before, ahead, rejected, count: before.refused, loaded, format }
+    }
+
     fn take(&mut self, progress: Progress, bar: &ProgressBar) -> anyhow::Result<()> {
-        self.loaded = progress.loaded;
-        self.settled = progress.settled;
-        bar.set_message(format!("{} loaded", progress.loaded));
+        self.loaded = self.before.settled - self.before.refused + progress.loaded;
+        bar.set_message(format!("{} loaded", self.loaded));
+        self.ahead.extend(progress.rejected.iter().map(|one| one.number));
+        let later = self.ahead.split_off(&(progress.settled + 1));
+        self.known.refused += std::mem::replace(&mut self.ahead, later).len() as u64;
+        self.known.settled = progress.settled;
         for one in progress.rejected {
             self.count += 1;
             if self.rejected.len() >= REJECTED_MAX {
@@ -139,7 +160,7 @@ impl Told {
 
     fn end(self, took: Duration) -> anyhow::Result<End> {
         #[allow(clippy::cast_precision_loss, reason = "a rate for people")]
-        let rate = self.loaded as f64 / took.as_secs_f64().max(1e-3);
+        let rate = (self.loaded + self.before.refused - self.before.settled) as f64 / took.as_secs_f64().max(1e-3);
         match self.format {
             Format::Json => {
                 let rejected = self.rejected.iter().map(|one| {
@@ -151,8 +172,9 @@ impl Told {
                 )?;
             }
             Format::Human => {
-                if self.count > self.rejected.len() as u64 {
-                    output::line(&format!("… and {} more", self.count - self.rejected.len() as u64))?;
+                let told = self.before.refused + self.rejected.len() as u64;
+                if self.count > told {
+                    output::line(&format!("… and {} more", self.count - told))?;
                 }
                 let line = format!(
                     "{} loaded, {} refused, {:.1} s ({rate:.0}/s)",

@@ -131,6 +131,11 @@ impl DatabasePassword {
         *known = Some((std::time::Instant::now(), password.clone()));
         Ok(password)
     }
+
+    /// Asks anew the next time: the database has refused the one that is known, which may have been rotated.
+    pub async fn forget(&self) {
+        *self.known.lock().await = None;
+    }
 }
 
 fn password_of(secret: &str) -> Option<String> {

@@ -49,6 +49,20 @@ pub struct Landing {
     /// What becomes of a landed object once it is routed, loaded and announced.
     #[serde(default)]
     pub after_route: AfterRoute,
+    /// What the removal of a landed object does.
+    #[serde(default)]
+    pub on_removal: OnRemoval,
+}
+
+/// What the removal of a landed object does to what was loaded from it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnRemoval {
+    /// The item goes out of the catalogue, and that is announced.
+    #[default]
+    Apply,
+    /// Nothing: landing may be emptied, and the catalogue keeps what it has.
+    Ignore,
 }
 
 /// What becomes of a landed object that is completed.
@@ -237,6 +251,7 @@ struct Site {
     profile: String,
     metadata: Option<GlobSet>,
     after_route: AfterRoute,
+    on_removal: OnRemoval,
 }
 
 /// What the configuration says about one object.
@@ -254,6 +269,8 @@ pub struct Sited<'a> {
     pub root: &'a str,
     /// What becomes of it once it is completed.
     pub after_route: AfterRoute,
+    /// What its removal does.
+    pub on_removal: OnRemoval,
 }
 
 impl Landings {
@@ -269,6 +286,7 @@ impl Landings {
             profile: default_profile(),
             metadata: None,
             after_route: AfterRoute::Keep,
+            on_removal: OnRemoval::Apply,
         };
         let landings = if config.landings.is_empty() { std::slice::from_ref(&everything) } else { &config.landings };
         let site = |landing: &Landing| {
@@ -286,6 +304,7 @@ impl Landings {
                 profile: landing.profile.clone(),
                 metadata: landing.metadata.as_ref().map(globs).transpose()?,
                 after_route: landing.after_route,
+                on_removal: landing.on_removal,
             })
         };
         let mut sites = landings.iter().map(site).collect::<Result<Vec<_>, _>>()?;
@@ -305,8 +324,8 @@ impl Landings {
         };
         let root = &object.key[..object.key.len() - path.len()];
         let is_metadata = site.metadata.as_ref().map(|globs| globs.is_match(&object.key));
-        let (profile, after_route) = (site.profile.as_str(), site.after_route);
-        (!path.is_empty()).then_some(Sited { provider, path, profile, is_metadata, root, after_route })
+        let (profile, after_route, on_removal) = (site.profile.as_str(), site.after_route, site.on_removal);
+        (!path.is_empty()).then_some(Sited { provider, path, profile, is_metadata, root, after_route, on_removal })
     }
 
     /// Whether providers land in this bucket.

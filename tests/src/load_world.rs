@@ -25,6 +25,9 @@ use tokio::task::JoinHandle;
 /// How long a received message stays invisible: what a killed worker held comes again after it.
 const VISIBILITY: Duration = Duration::from_millis(400);
 
+/// Where route has put the documents of a schedule: the local deployment's archive.
+const ARCHIVE: &str = "landfall-archive";
+
 /// A catalogue whose attempts are counted.
 struct Counted {
     inner: PostgresCatalogue,
@@ -145,15 +148,16 @@ impl Around {
     /// Waits until load's queue is empty.
     ///
     /// # Panics
-    /// Where that takes a minute.
+    /// Where nothing has been tried for a minute.
     pub async fn at_rest(&self) {
-        for _ in 0..12_000 {
-            if self.own.next_visible().is_none() {
-                return;
-            }
+        let (mut tried, mut idle) = (0, 0);
+        while self.own.next_visible().is_some() {
+            let attempts = self.attempts.load(Ordering::Relaxed);
+            idle = if attempts == tried { idle + 1 } else { 0 };
+            tried = attempts;
+            assert!(idle < 12_000, "load does not come to rest: {} messages", self.own.messages().len());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        panic!("load does not come to rest: {} messages", self.own.messages().len());
     }
 
     /// The reports by id; one id has one content, however often it was said.
@@ -218,14 +222,14 @@ impl Schedule {
                 cause,
                 collection: (*collection).into(),
                 document: inline(&text.to_string()),
-                stored: stored(&ObjectRef::new("archive", format!("{collection}.json"))),
+                stored: stored(&ObjectRef::new(ARCHIVE, format!("{collection}.json"))),
                 warnings: vec![],
             };
             deliveries.push(Envelope::new(routed.into(), "p", 0));
         }
         for second in 1..=dice.random_range(8..30) {
             let key = pick(dice, &["k1", "k2", "k3", "k4", "k5"]);
-            let place = ObjectRef::new("archive", key);
+            let place = ObjectRef::new(ARCHIVE, key);
             if dice.random_bool(0.2) {
                 let removed = ObjectRemoved { cause: cause(key, Change::Removed, second) };
                 deliveries.push(Envelope::new(removed.into(), "p", 0));

@@ -1,7 +1,7 @@
 //! A Landfall on real parts for one test: its own PostgreSQL, ministack, stack and workers in a folder of its own.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
@@ -78,11 +78,11 @@ impl Database {
             else {
                 continue;
             };
-            let fields: Vec<u64> = rest.split(' ').skip(1).filter_map(|field| field.parse().ok()).collect();
+            let fields: Vec<i64> = rest.split(' ').skip(1).filter_map(|field| field.parse().ok()).collect();
             if pid.parse() == Ok(parent) {
-                ticks += fields[10..14].iter().sum::<u64>();
-            } else if fields.first() == Some(&u64::from(parent)) {
-                ticks += fields[10..12].iter().sum::<u64>();
+                ticks += fields[10..14].iter().sum::<i64>();
+            } else if fields.first() == Some(&i64::from(parent)) {
+                ticks += fields[10..12].iter().sum::<i64>();
             }
         }
         #[allow(clippy::cast_precision_loss, reason = "hundredths of a second")]
@@ -94,13 +94,20 @@ impl Database {
     /// # Errors
     /// Where it does not come back.
     pub async fn restart_at_once(&mut self) -> anyhow::Result<()> {
-        if let Some(started) = self.postgres.id().and_then(|pid| Started::of("postgres", pid)) {
-            started.signal(Signal::SIGQUIT);
-        }
-        self.postgres.wait().await?;
-        self.postgres = self.cluster.start().await?;
+        restart_at_once(&mut self.postgres, &self.cluster).await?;
         self.client = self.connect().await?;
         Ok(())
+    }
+
+    /// A command line of `landfall` for this database.
+    ///
+    /// # Panics
+    /// Where the workers are not built.
+    #[must_use]
+    pub fn landfall(&self, arguments: &[&str]) -> Command {
+        let mut command = program("landfall");
+        command.args(arguments).arg("--state").arg(self.scratch("state")).env("LANDFALL_DATABASE_URL", &self.url);
+        command
     }
 
     /// A place for a test's files.
@@ -116,6 +123,30 @@ impl Drop for Database {
     }
 }
 
+async fn restart_at_once(postgres: &mut Child, cluster: &postgres::Cluster) -> anyhow::Result<()> {
+    if let Some(started) = postgres.id().and_then(|pid| Started::of("postgres", pid)) {
+        started.signal(Signal::SIGQUIT);
+    }
+    postgres.wait().await?;
+    *postgres = cluster.start().await?;
+    Ok(())
+}
+
+/// A command line of one of our own programs, without input.
+fn program(name: &str) -> Command {
+    let worker = landfall::local::worker("validate").expect("the workers are built");
+    let mut command = Command::new(worker.with_file_name(name));
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+/// Where the Python environments are.
+#[must_use]
+pub fn tools() -> PathBuf {
+    std::env::var_os("LANDFALL_TOOLS")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../.landfall/tools"), PathBuf::from)
+}
+
 /// A folder for one test's parts.
 fn fresh() -> anyhow::Result<(tempfile::TempDir, Layout)> {
     // PostgreSQL's own user must be able to get there.
@@ -123,9 +154,7 @@ fn fresh() -> anyhow::Result<(tempfile::TempDir, Layout)> {
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(folder.path(), open)?;
     let mut layout = Layout::new(folder.path())?;
-    if std::env::var_os("LANDFALL_TOOLS").is_none() {
-        layout.tools = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../.landfall/tools");
-    }
+    layout.tools = tools();
     Ok((folder, layout))
 }
 
@@ -267,15 +296,22 @@ impl Real {
         Ok(())
     }
 
+    /// Restarts it as a crash does, while everything else goes on.
+    ///
+    /// # Errors
+    /// Where it does not come back.
+    pub async fn restart_postgres_at_once(&mut self) -> anyhow::Result<()> {
+        restart_at_once(&mut self.postgres, &self.cluster).await
+    }
+
     /// A command line of `landfall` for this deployment.
     ///
     /// # Panics
     /// Where the test program has no folder.
     #[must_use]
     pub fn landfall(&self, arguments: &[&str]) -> Command {
-        let worker = landfall::local::worker("validate").expect("the workers are built");
-        let mut command = Command::new(worker.with_file_name("landfall"));
-        command.args(arguments).arg("--state").arg(&self.layout.state).stdin(Stdio::null());
+        let mut command = program("landfall");
+        command.args(arguments).arg("--state").arg(&self.layout.state);
         command
     }
 

@@ -180,3 +180,40 @@ async fn of_five_thousand_items_seven_are_poison_and_all_others_are_loaded() {
     println!("{attempts} attempts for {batches} transactions");
     assert!(attempts <= batches + 7 * 7, "{attempts}");
 }
+
+/// Nothing that waits is touched by the transaction that creates its collection, and what goes on goes in batches: for
+/// `LANDFALL_PARKED=100000` as for the few of every run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waited_goes_on_in_batches_however_much_it_is() {
+    let database = Database::start().await.unwrap();
+    let around = Around::default();
+    let parked = usize::try_from(number("LANDFALL_PARKED", 2_000)).unwrap();
+    for n in 0..parked {
+        let id = format!("i{n}");
+        let text = document("C", &id, "2024-05-17T10:15:00Z", "waited");
+        let key = format!("k{n}");
+        around.objects.land(&ObjectRef::new("archive", &key), text.clone());
+        around.push(&item(&key, &id, &text, i64::try_from(n).unwrap()));
+    }
+    let workers: Vec<_> = (0..2).map(|_| around.worker(&database.url, 100, 2)).collect();
+    around.at_rest().await;
+    let states =
+        "select count(*) filter (where state = 'parked'), count(*) filter (where state = 'loaded' and kind = 'item')
+        from landfall.ledger";
+    let row = database.client.query_one(states, &[]).await.unwrap();
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (parked as i64, 0));
+
+    around.push(&collection("C"));
+    around.at_rest().await;
+
+    workers.iter().for_each(tokio::task::JoinHandle::abort);
+    let row = database.client.query_one(states, &[]).await.unwrap();
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (0, parked as i64));
+    assert!(around.dead.messages().is_empty());
+    let transactions = "select count(*), max(rows) from (select count(*) as rows from landfall.ledger
+        group by xmin::text union all select count(*) from pgstac.items group by xmin::text) as t";
+    let row = database.client.query_one(transactions, &[]).await.unwrap();
+    let (count, most): (i64, i64) = (row.get(0), row.get(1));
+    println!("{count} transactions of at most {most} rows");
+    assert!(most <= 100, "{most} rows were written by one transaction");
+}

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use landfall_tests::memory_world::{collection, item};
-use landfall_tests::real_world::{Form, Real};
+use landfall_tests::real_world::{Form, Real, tools};
 use serde_json::Value;
 
 const ITEMS: usize = 96;
@@ -269,9 +269,7 @@ async fn landfall(state: &Path, arguments: &[&str]) -> anyhow::Result<String> {
     let program = landfall::local::worker("validate").expect("the workers are built").with_file_name("landfall");
     let mut command = tokio::process::Command::new(program);
     command.args(arguments).arg("--state").arg(state).stdin(std::process::Stdio::null());
-    if std::env::var_os("LANDFALL_TOOLS").is_none() {
-        command.env("LANDFALL_TOOLS", Path::new(env!("CARGO_MANIFEST_DIR")).join("../.landfall/tools"));
-    }
+    command.env("LANDFALL_TOOLS", tools());
     let output = command.output().await?;
     let said = String::from_utf8_lossy(&output.stderr);
     anyhow::ensure!(output.status.code() != Some(2), "landfall {arguments:?}: {said}");

@@ -12,9 +12,13 @@ pub(super) struct Journal {
     known: Known,
 }
 
-#[derive(Serialize, Deserialize, Default)]
-struct Known {
-    settled: u64,
+/// What is known of a load.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Known {
+    /// So many documents from the first on are settled.
+    pub(super) settled: u64,
+    /// So many of them are refused.
+    pub(super) refused: u64,
 }
 
 impl Journal {
@@ -35,18 +39,18 @@ impl Journal {
         Ok(Self { place: Some(place), known })
     }
 
-    /// How many documents are settled.
-    pub(super) fn settled(&self) -> u64 {
-        self.known.settled
+    /// How far it was.
+    pub(super) fn known(&self) -> Known {
+        self.known
     }
 
-    /// Writes down how many are settled now.
-    pub(super) fn write(&self, settled: u64) -> anyhow::Result<()> {
+    /// Writes down how far it is now.
+    pub(super) fn write(&self, known: Known) -> anyhow::Result<()> {
         let Some(place) = &self.place else { return Ok(()) };
         std::fs::create_dir_all(place.parent().unwrap_or(Path::new(".")))?;
         // A reader sees the old or the new.
         let new = place.with_extension("new");
-        std::fs::write(&new, serde_json::to_vec(&Known { settled })?)?;
+        std::fs::write(&new, serde_json::to_vec(&known)?)?;
         Ok(std::fs::rename(new, place)?)
     }
 

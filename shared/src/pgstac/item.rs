@@ -47,6 +47,8 @@ pub struct Unfit {
     pub pointer: &'static str,
     /// What is wrong, in a few words.
     pub reason: String,
+    /// The item's id, where that much is known.
+    pub id: Option<String>,
 }
 
 impl Item {
@@ -74,14 +76,21 @@ impl Item {
             *part = Some(value.as_raw_cow());
         }
         let id = name(parts.id.as_deref(), codes::LOAD_ID, "/id")?;
-        let collection = name(parts.collection.as_deref(), codes::LOAD_ID, "/collection")?;
-        let (datetime, end_datetime) = times(parts.properties.as_deref().unwrap_or("{}"))?;
-        let shape = match parts.geometry.as_deref() {
-            None | Some("null") => Err("the item has no geometry, and pgSTAC holds none without".to_owned()),
-            Some(geometry) => geometry::read(geometry),
+        let rest = || {
+            let collection = name(parts.collection.as_deref(), codes::LOAD_ID, "/collection")?;
+            let times = times(parts.properties.as_deref().unwrap_or("{}"))?;
+            let shape = match parts.geometry.as_deref() {
+                None | Some("null") => Err("the item has no geometry, and pgSTAC holds none without".to_owned()),
+                Some(geometry) => geometry::read(geometry),
+            };
+            Ok((collection, times, shape.map_err(|why| unfit(codes::LOAD_GEOMETRY, "/geometry", why))?))
         };
-        let shape = shape.map_err(|why| unfit(codes::LOAD_GEOMETRY, "/geometry", why))?;
-        Ok(Self { id, collection, datetime, end_datetime, text, shape })
+        match rest() {
+            Ok((collection, (datetime, end_datetime), shape)) => {
+                Ok(Self { id, collection, datetime, end_datetime, text, shape })
+            }
+            Err(unfit) => Err(Unfit { id: Some(id), ..unfit }),
+        }
     }
 
     /// West, south, east, north of its geometry, in degrees.
@@ -101,7 +110,7 @@ struct Parts<'t> {
 }
 
 fn unfit(code: Code, pointer: &'static str, reason: String) -> Unfit {
-    Unfit { code, pointer, reason }
+    Unfit { code, pointer, reason, id: None }
 }
 
 fn first_line(error: &sonic_rs::Error) -> String {

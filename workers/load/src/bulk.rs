@@ -111,10 +111,10 @@ impl Bulk {
     }
 
     /// Takes a document that could not be read.
-    pub fn reject(&mut self, code: Code, reason: String) {
+    pub fn reject(&mut self, code: Code, id: Option<String>, reason: String) {
         let mut state = locked(&self.state);
         let number = state.take();
-        state.progress.rejected.push(Rejected { number, id: None, code, reason });
+        state.progress.rejected.push(Rejected { number, id, code, reason });
         state.settle();
     }
 
@@ -126,7 +126,8 @@ impl Bulk {
         let item = match Item::read(text) {
             Ok(item) => item,
             Err(unfit) => {
-                self.reject(unfit.code, format!("{}{}", unfit.reason, at(unfit.pointer)));
+                let reason = format!("{}{}", unfit.reason, at(unfit.pointer));
+                self.reject(unfit.code, unfit.id, reason);
                 return Ok(());
             }
         };

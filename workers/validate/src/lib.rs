@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use landfall_events::report::{Ignored, Report};
 use landfall_events::validated::{CollectionValidated, ItemValidated, ObjectAccepted, ObjectRemoved};
 use landfall_events::{Cause, Change, Envelope, Landed, Problem, Refusal, Validated, codes};
-use landfall_shared::config::{Environment, Landings, Sited};
+use landfall_shared::config::{Environment, Landings, OnRemoval, Sited};
 use landfall_shared::documents::{DOCUMENT_BYTES_MAX, Documents};
 use landfall_shared::objects::{Objects, ObjectsError};
 use landfall_shared::watched::{Watched, WatchedError};
@@ -21,6 +21,7 @@ use landfall_shared::worker::Surroundings;
 use landfall_shared::{Class, Done, Failure, Outcome, Refused, Stage};
 use landfall_stac::schemas::BUNDLE_BYTES_MAX;
 use landfall_stac::{Bundle, FileJudgement, Judge, Judgement, Kind, Place, Schemas};
+use tracing::info;
 
 use profiles::Profiles;
 use refusals::{Outlook, outlook};
@@ -172,6 +173,11 @@ impl Validate {
             return Ok(Outcome::refused(Refusal::new(codes::LANDING_UNCONFIGURED, reason)));
         };
         match cause.change {
+            // Nothing is recorded: in the ledger, the key would have a newer change than what is loaded.
+            Change::Removed if sited.on_removal == OnRemoval::Ignore => {
+                info!(object = %cause.object, "removed from landing, which this landing ignores");
+                return Ok(Outcome::Done(Done::default()));
+            }
             Change::Removed => return self.removed(envelope).await,
             Change::Created if cause.object.key.ends_with('/') => return Ok(ignored(envelope, "folder-marker")),
             Change::Created => {}
@@ -462,5 +468,25 @@ mod tests {
     async fn an_empty_folder_marker_is_ignored_by_name() {
         let done = outcome("p/folder/", "").await;
         assert!(matches!(&done.reports[0].event, Report::Ignored(ignored) if ignored.rule == "folder-marker"));
+    }
+
+    #[tokio::test]
+    async fn a_removal_is_passed_on_or_ignored_as_the_landing_says() {
+        let config = "[[landing]]\n[[landing]]\nprefix = 'kept/'\non_removal = 'ignore'";
+        let landings = Landings::new(&Config::parse(config).unwrap(), "landing").unwrap();
+        let objects = MemoryObjects::new(Arc::default());
+        let stage = Validate::with(Arc::new(objects.clone()), landings, "work", None);
+        let mut outcomes = Vec::new();
+        for key in ["p/metadata/i.json", "kept/p/metadata/i.json"] {
+            let object = ObjectRef::new("landing", key);
+            objects.land(&object, ITEM.to_owned());
+            let cause = objects.remove(&object);
+            let envelope = Envelope::new(Landed { cause }, "p", 0);
+            match stage.handle(&[envelope], Timestamp::UNIX_EPOCH).await.remove(0).unwrap() {
+                Outcome::Done(done) => outcomes.push((done.next.len(), done.reports.len())),
+                Outcome::Wait(_) => panic!("validate never waits"),
+            }
+        }
+        assert_eq!(outcomes, [(1, 0), (0, 0)]);
     }
 }

@@ -272,16 +272,22 @@ impl Connector {
             config.password(password);
         }
         let begun = Instant::now();
-        let (client, task) = match &self.access.tls {
+        let connected = match &self.access.tls {
             Some(tls) => {
-                let (client, connection) = config.connect(tls.clone()).await?;
-                (client, tokio::spawn(async { report(connection.await) }))
+                let connected = config.connect(tls.clone()).await;
+                connected.map(|(client, connection)| (client, tokio::spawn(async { report(connection.await) })))
             }
             None => {
-                let (client, connection) = config.connect(NoTls).await?;
-                (client, tokio::spawn(async { report(connection.await) }))
+                let connected = config.connect(NoTls).await;
+                connected.map(|(client, connection)| (client, tokio::spawn(async { report(connection.await) })))
             }
         };
+        if let (Err(error), Password::Aws(source)) = (&connected, &self.access.password)
+            && error.code().is_some_and(|code| code.code().starts_with("28"))
+        {
+            source.forget().await;
+        }
+        let (client, task) = connected?;
         if let Err(error) = client.batch_execute(SESSION).await {
             task.abort();
             return Err(error);
