@@ -6,8 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
+use landfall::deployment::Connected;
+use landfall_shared::runner::message;
+use landfall_tests::load_world::{self, Schedule};
 use landfall_tests::memory_world::{collection, item};
 use landfall_tests::real_world::{Form, Real, tools};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use serde_json::Value;
 
 const ITEMS: usize = 96;
@@ -261,6 +266,67 @@ async fn the_same_programs_as_functions_under_their_roles_outlive_an_outage() ->
     assert_eq!(letters(&real).await?, expected_letters());
     assert_eq!(count_items(&real).await?, ITEMS as i64);
     assert_eq!(real.notices(FILES).await?.len(), FILES);
+    Ok(())
+}
+
+/// Waits until nothing is in a stage's queue, seen or unseen.
+async fn at_rest(connected: &Connected, stage: &str) -> anyhow::Result<()> {
+    use aws_sdk_sqs::types::QueueAttributeName as Name;
+    let counts = [
+        Name::ApproximateNumberOfMessages,
+        Name::ApproximateNumberOfMessagesNotVisible,
+        Name::ApproximateNumberOfMessagesDelayed,
+    ];
+    let sqs = aws_sdk_sqs::Client::new(&connected.sdk);
+    let url = connected.deployment.queue_url(stage)?;
+    let mut quiet = 0;
+    for _ in 0..1200 {
+        let asked = sqs.get_queue_attributes().queue_url(url).set_attribute_names(Some(counts.to_vec()));
+        let answer = asked.send().await?;
+        let is_empty = answer.attributes().is_some_and(|counts| counts.values().all(|count| count == "0"));
+        quiet = if is_empty { quiet + 1 } else { 0 };
+        if quiet == 5 {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    anyhow::bail!("{stage} does not come to rest")
+}
+
+/// What `order` has for workers in memory, for the functions: load's own, with connections and settings of its own.
+#[tokio::test]
+async fn a_few_schedules_through_the_functions_end_as_their_causes_say() -> anyhow::Result<()> {
+    let mut real = Real::start(Form::Lambdas).await?;
+    let connected = real.connected().await?;
+    let (s3, queue) = (connected.s3(), connected.queue(connected.deployment.queue_url("load")?));
+    let url = real.deployment.database_url.clone().expect("a local deployment has one");
+    for seed in 0..4 {
+        let mut dice = StdRng::seed_from_u64(seed);
+        let schedule = Schedule::random(&mut dice);
+        let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await?;
+        tokio::spawn(connection);
+        load_world::empty(&client).await?;
+        for (object, text) in &schedule.archived {
+            let body = text.clone().into_bytes().into();
+            s3.put_object().bucket(&object.bucket).key(&object.key).body(body).send().await?;
+        }
+        for (number, some) in schedule.deliveries.chunks(7).enumerate() {
+            if seed % 2 == 1 && number == 2 {
+                real.restart_postgres_at_once().await?;
+            }
+            for sent in queue.send(some.iter().map(|delivery| message(delivery, "load")).collect()).await {
+                sent?;
+            }
+            tokio::time::sleep(Duration::from_millis(dice.random_range(0..300))).await;
+        }
+
+        at_rest(&connected, "load").await?;
+
+        let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await?;
+        tokio::spawn(connection);
+        assert_eq!(load_world::held(&client).await?, schedule.expected, "seed {seed}");
+        assert!(letters(&real).await?.is_empty());
+    }
     Ok(())
 }
 
