@@ -35,5 +35,5 @@ bench:
 # What loading costs beside pypgstac, upsert_items and plain COPY; the ledger with ten million rows.
 bench-load:
 	infra/setup.sh --bench
+	cargo build --release --quiet -p landfall
 	cargo bench --quiet -p landfall-tests --bench load
-	cargo bench --quiet -p landfall-tests --bench load -- --ledger

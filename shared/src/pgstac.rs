@@ -281,8 +281,12 @@ impl Prepared {
                 (Layout::Known { .. }, None) => continue,
                 _ => "pgstac.items".to_owned(),
             };
-            let sql =
-                format!("select id, tableoid::regclass::text from {table} where collection = $1 and id = any($2)");
+            // One by one: a plan that was made for an empty partition would read all of a full one.
+            let sql = format!(
+                "select i.id, i.leaf from unnest($2::text[]) as n(id) cross join lateral (
+                    select id, tableoid::regclass::text as leaf from {table} i where i.collection = $1 and i.id = n.id
+                    offset 0) i"
+            );
             let statement = transaction.prepare_cached(&sql).await?;
             for row in transaction.query(&statement, &[&collection, &ids]).await? {
                 held.insert((collection.to_owned(), row.get(0)), row.get::<_, &str>(1).into());
@@ -379,7 +383,10 @@ async fn write_leaf(transaction: &Transaction<'_>, leaf: &str, items: &[(&Item, 
                 (excluded.datetime, excluded.end_datetime, excluded.content)
             or t.geometry::bytea <> excluded.geometry::bytea"
     );
-    let count = format!("select count(*) from pgstac.{leaf} where id = any($1)");
+    let count = format!(
+        "select count(*) from unnest($1::text[]) as n(id)
+        cross join lateral (select from pgstac.{leaf} t where t.id = n.id offset 0) t"
+    );
     let (insert, count) = futures::try_join!(transaction.prepare_cached(&insert), transaction.prepare_cached(&count))?;
     let rows: [&(dyn ToSql + Sync); 6] = [&ids, &collections, &datetimes, &end_datetimes, &geometries, &contents];
     let named: [&(dyn ToSql + Sync); 1] = [&ids];

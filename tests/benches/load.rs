@@ -1,9 +1,11 @@
 //! What loading costs, beside pypgstac, `upsert_items`, and the floor: COPY of the same JSON into a plain table. One
-//! run, one private server: `make bench-load`. Machines are noisy: quote ratios. `--ledger` measures the ledger with ten
-//! million rows instead; `--quick` is a tenth of everything.
+//! run, one private server: `make bench-load`. Machines are noisy: each row is the median of three, taken in turns, and
+//! ratios are what is to be quoted. The parts `batches`, `divided`, `bulk`, `growing`, `memory` and `ledger` can be named;
+//! `--quick` is a tenth of everything.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::cast_precision_loss, missing_docs)]
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,12 +13,12 @@ use std::time::{Duration, Instant};
 use futures::SinkExt;
 use jiff::Timestamp;
 use landfall_events::routed::ItemRouted;
-use landfall_events::{Change, Envelope, ObjectRef};
+use landfall_events::{Change, Envelope, Event, ObjectRef, Routed};
 use landfall_load::bulk::Bulk;
 use landfall_shared::catalogue::{Catalogue, Content, Load, PostgresCatalogue, RowFilter};
 use landfall_shared::pgstac::Item;
 use landfall_tests::load_world::{cause, inline, stored};
-use landfall_tests::real_world::Database;
+use landfall_tests::real_world::{Database, peak, tools};
 use nix::sys::resource::{UsageWho, getrusage};
 use serde_json::{Value, json};
 use tokio_postgres::Client;
@@ -117,21 +119,46 @@ impl Cost {
     fn rate(&self) -> f64 {
         self.items as f64 / self.wall.as_secs_f64()
     }
+}
 
-    fn line(&self, what: &str, base: Option<&Self>) {
-        let mut line = format!(
-            "{what:<64} {:>8.0}/s  server {:>6.3} ms  client {:>6.3} ms",
-            self.rate(),
-            1e3 * self.server / self.items as f64,
-            1e3 * self.client / self.items as f64
-        );
-        if let Some(base) = base {
-            write!(line, "  {:>6.2}x", self.rate() / base.rate()).unwrap();
+/// Rows that are measured in turns, three times each, so that a slow moment of the machine hits all alike.
+#[derive(Default)]
+struct Table {
+    rows: Vec<(String, Vec<Cost>)>,
+}
+
+const TURNS: usize = 3;
+
+impl Table {
+    fn add(&mut self, row: impl Into<String>, cost: Cost) {
+        let row = row.into();
+        match self.rows.iter_mut().find(|(name, _)| *name == row) {
+            Some((_, costs)) => costs.push(cost),
+            None => self.rows.push((row, vec![cost])),
         }
-        if self.retried > 0 {
-            write!(line, "  ({} errors)", self.retried).unwrap();
+    }
+
+    /// Prints the median of each row, and its ratio to that of the first.
+    fn print(self) {
+        let mut base = None;
+        for (row, mut costs) in self.rows {
+            let retried: u64 = costs.iter().map(|cost| cost.retried).sum();
+            costs.sort_by(|one, other| one.rate().total_cmp(&other.rate()));
+            let cost = &costs[costs.len() / 2];
+            let rate = cost.rate();
+            let base = *base.get_or_insert(rate);
+            let millis = |seconds: f64| 1e3 * seconds / cost.items as f64;
+            let mut line = format!(
+                "  {row:<46} {rate:>8.0}/s {:>6.2}x   server {:>6.3} ms   client {:>6.3} ms",
+                rate / base,
+                millis(cost.server),
+                millis(cost.client)
+            );
+            if retried > 0 {
+                write!(line, "   {retried} errors").unwrap();
+            }
+            println!("{line}");
         }
-        println!("{line}");
     }
 }
 
@@ -153,6 +180,13 @@ impl Bench {
             self.database.client.execute(sql, &[&id]).await.unwrap();
         }
         id
+    }
+
+    /// Texts of items of a collection that is new, on a server that has written all that came before.
+    async fn fresh(&mut self, kind: Kind, months: Months, count: usize) -> Vec<String> {
+        let id = self.collection(kind, months).await;
+        self.database.client.batch_execute("truncate landfall.ledger; checkpoint").await.unwrap();
+        self.texts(kind, months, &id, 0, count)
     }
 
     /// Texts of so many items, numbered on from `from`.
@@ -220,11 +254,21 @@ impl Bench {
         self.spread(texts, connections, batch, load).await
     }
 
-    /// The same with the ledger, as events are loaded.
+    /// The same with the ledger, as events are loaded. What a worker gets from its queue is there before.
     async fn events(&self, texts: &[String], connections: usize, batch: usize) -> Cost {
         let catalogue = &self.catalogue(connections).await;
+        let envelopes: Vec<Envelope<Routed>> = texts.iter().map(|text| routed(text)).collect();
+        let envelopes = &envelopes
+            .iter()
+            .map(|envelope| (envelope.event.cause().object.key.as_str(), envelope))
+            .collect::<HashMap<_, _>>();
         let load = |_, batch: Vec<String>| async move {
-            let loads: Vec<Load> = batch.into_iter().map(|text| event(Item::read(text).unwrap())).collect();
+            let load = |text: String| {
+                let item = Item::read(text).unwrap();
+                let envelope = envelopes[key(&item).as_str()].clone();
+                Load { envelope, content: Content::Item(Arc::new(item)), released_by: None }
+            };
+            let loads: Vec<Load> = batch.into_iter().map(load).collect();
             catalogue.apply(&loads.iter().collect::<Vec<_>>(), Timestamp::MAX).await.unwrap();
             0
         };
@@ -242,7 +286,12 @@ impl Bench {
         clients
     }
 
+    /// pgSTAC's own function, at its best: the partitions are there, and as wide as they need to be, so that none of its
+    /// batches pays for a constraint.
     async fn upsert_items(&self, texts: &[String], connections: usize, batch: usize) -> Cost {
+        let items: Vec<Item> = texts.iter().map(|text| Item::read(text.as_str()).unwrap()).collect();
+        self.catalogue(1).await.load(&items.iter().step_by(7).collect::<Vec<_>>()).await.unwrap();
+        self.database.client.batch_execute("delete from pgstac.items; checkpoint").await.unwrap();
         let clients = &self.clients(connections).await;
         let load = |connection: usize, batch: Vec<String>| async move {
             let (array, mut errors) = (format!("[{}]", batch.join(",")), 0);
@@ -296,14 +345,12 @@ impl Bench {
         for (file, part) in files.iter().zip(texts.chunks(part)) {
             std::fs::write(file, part.join("\n")).unwrap();
         }
-        let tools = std::env::var("LANDFALL_TOOLS")
-            .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../.landfall/tools").into());
         let (server, client, begun) =
             (self.database.cpu().unwrap(), own_cpu(UsageWho::RUSAGE_CHILDREN), Instant::now());
         let children: Vec<_> = files
             .iter()
             .map(|file| {
-                tokio::process::Command::new(format!("{tools}/bench/bin/pypgstac"))
+                tokio::process::Command::new(tools().join("bench/bin/pypgstac"))
                     .args(["load", "items"])
                     .arg(file)
                     .args(["--dsn", &self.database.url, "--method", "upsert"])
@@ -321,39 +368,61 @@ impl Bench {
     }
 }
 
-fn event(item: Item) -> Load {
-    let key = format!("p/{}/metadata/items/{}.json", item.collection, item.id);
-    let cause = cause(&key, Change::Created, 1);
-    let (collection, id) = (item.collection.clone(), item.id.clone());
+fn key(item: &Item) -> String {
+    format!("p/{}/metadata/items/{}.json", item.collection, item.id)
+}
+
+fn routed(text: &str) -> Envelope<Routed> {
+    let item = Item::read(text).unwrap();
+    let key = key(&item);
     let routed = ItemRouted {
-        cause,
-        collection,
-        item: id,
+        cause: cause(&key, Change::Created, 1),
+        collection: item.collection,
+        item: item.id,
         document: inline("{}"),
         stored: stored(&ObjectRef::new("archive", &key)),
         assets: vec![],
         warnings: vec![],
     };
-    Load { envelope: Envelope::new(routed.into(), "p", 0), content: Content::Item(Arc::new(item)), released_by: None }
+    Envelope::new(routed.into(), "p", 0)
+}
+
+fn event(text: &str) -> Load {
+    let item = Arc::new(Item::read(text).unwrap());
+    Load { envelope: routed(text), content: Content::Item(item), released_by: None }
 }
 
 #[tokio::main]
 async fn main() {
-    let arguments: Vec<String> = std::env::args().collect();
-    let has = |name: &str| arguments.iter().any(|argument| argument == name);
-    let scale = if has("--quick") { 10 } else { 1 };
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let (quick, parts): (Vec<String>, Vec<String>) = arguments.into_iter().partition(|argument| argument == "--quick");
+    let has = |part: &str| parts.is_empty() || parts.iter().any(|named| named == part);
+    let scale = if quick.is_empty() { 1 } else { 10 };
     let mut bench = Bench { database: Database::start().await.unwrap(), collections: 0, scale };
     let version: String = bench.database.client.query_one("select version()", &[]).await.unwrap().get(0);
     println!("{} cores; {}", std::thread::available_parallelism().unwrap(), version.split(" on ").next().unwrap());
-    if has("--ledger") {
-        return ledger(&mut bench).await;
-    }
     for kind in [Kind::Small, Kind::Large] {
-        batches(&mut bench, kind).await;
-        divided(&mut bench, kind).await;
-        bulks(&mut bench, kind).await;
+        for connections in [1, 4] {
+            if has("batches") {
+                batches(&mut bench, kind, connections).await;
+            }
+            if has("divided") {
+                divided(&mut bench, kind, connections).await;
+            }
+        }
+        if has("bulk") {
+            bulks(&mut bench, kind).await;
+        }
     }
-    growing(&mut bench).await;
+    if has("growing") {
+        growing(&mut bench).await;
+    }
+    if has("memory") {
+        memory(&mut bench).await;
+    }
+    if has("ledger") {
+        ledger(&mut bench).await;
+    }
 }
 
 /// How many items a row takes, so that it lasts a second or some.
@@ -367,84 +436,64 @@ fn count(bench: &Bench, kind: Kind, batch: usize) -> usize {
     items / bench.scale
 }
 
-async fn batches(bench: &mut Bench, kind: Kind) {
-    println!("\n{} items, one partition; the ratio is to the floor:", kind.name());
-    for connections in [1, 4] {
-        for batch in [1, 10, 100, 1000] {
-            let count = count(bench, kind, batch);
-            let id = bench.collection(kind, Months::Null).await;
-            let texts = bench.texts(kind, Months::Null, &id, 0, count);
-            let row = |what: &str| format!("  {connections} connections, batches of {batch}: {what}");
-            let floor = bench.floor(&texts, connections, batch).await;
-            floor.line(&row("floor, COPY into a plain table"), None);
-            bench.items(&texts, connections, batch).await.line(&row("landfall, items alone"), Some(&floor));
-            if batch >= 10 {
-                let id = bench.collection(kind, Months::Null).await;
-                let texts = bench.texts(kind, Months::Null, &id, 0, count);
-                bench.events(&texts, connections, batch).await.line(&row("landfall, with the ledger"), Some(&floor));
-            }
-            if batch == 10 || batch == 100 {
-                let id = bench.collection(kind, Months::Null).await;
-                let few = count / 20;
-                let texts = bench.texts(kind, Months::Null, &id, 0, few);
-                bench.upsert_items(&texts, connections, batch).await.line(&row("upsert_items"), Some(&floor));
-            }
+async fn batches(bench: &mut Bench, kind: Kind, connections: usize) {
+    for batch in [1, 10, 100, 1000] {
+        println!("\n{} items, one partition, {connections} connections, batches of {batch}:", kind.name());
+        let (mut table, count) = (Table::default(), count(bench, kind, batch));
+        for _ in 0..TURNS {
+            let texts = bench.fresh(kind, Months::Null, count).await;
+            table.add("floor: COPY into a plain table", bench.floor(&texts, connections, batch).await);
+            table.add("landfall, items alone", bench.items(&texts, connections, batch).await);
+            let texts = bench.fresh(kind, Months::Null, count).await;
+            table.add("landfall, with the ledger", bench.events(&texts, connections, batch).await);
+            let texts = bench.fresh(kind, Months::Null, count / 40).await;
+            table.add("upsert_items", bench.upsert_items(&texts, connections, batch).await);
         }
+        table.print();
     }
 }
 
-async fn divided(bench: &mut Bench, kind: Kind) {
-    println!(
-        "\n{} items, monthly partitions, batches of 100; the ratio is to upsert_items of the same row:",
-        kind.name()
-    );
+async fn divided(bench: &mut Bench, kind: Kind, connections: usize) {
     for (months, name) in [(Months::Ordered, "in order of time"), (Months::Random, "random months")] {
-        for connections in [1, 4] {
-            let count = count(bench, kind, 100);
-            let row = |what: &str| format!("  {name}, {connections} connections: {what}");
-            let id = bench.collection(kind, months).await;
-            let texts = bench.texts(kind, months, &id, 0, count / 40);
-            let theirs = bench.upsert_items(&texts, connections, 100).await;
-            theirs.line(&row("upsert_items"), None);
-            let id = bench.collection(kind, months).await;
-            let texts = bench.texts(kind, months, &id, 0, count);
-            bench.items(&texts, connections, 100).await.line(&row("landfall, items alone"), Some(&theirs));
-            let id = bench.collection(kind, months).await;
-            let texts = bench.texts(kind, months, &id, 0, count);
-            bench.events(&texts, connections, 100).await.line(&row("landfall, with the ledger"), Some(&theirs));
+        println!("\n{} items, monthly partitions, {name}, {connections} connections, batches of 100:", kind.name());
+        let (mut table, count) = (Table::default(), count(bench, kind, 100));
+        for _ in 0..TURNS {
+            let texts = bench.fresh(kind, months, count / 40).await;
+            table.add("upsert_items", bench.upsert_items(&texts, connections, 100).await);
+            let texts = bench.fresh(kind, months, count).await;
+            table.add("landfall, items alone", bench.items(&texts, connections, 100).await);
+            let texts = bench.fresh(kind, months, count).await;
+            table.add("landfall, with the ledger", bench.events(&texts, connections, 100).await);
         }
+        table.print();
     }
 }
 
 async fn bulks(bench: &mut Bench, kind: Kind) {
-    println!("\n{} items in bulk; the ratio is to one pypgstac load:", kind.name());
     let count = (if kind == Kind::Small { 100_000 } else { 20_000 }) / bench.scale;
     for (months, name) in [(Months::Null, "one partition"), (Months::Random, "random months")] {
-        let id = bench.collection(kind, months).await;
-        let theirs = bench.pypgstac(&bench.texts(kind, months, &id, 0, count), 1).await;
-        theirs.line(&format!("  {name}: pypgstac load, 1 process"), None);
-        let id = bench.collection(kind, months).await;
-        bench
-            .pypgstac(&bench.texts(kind, months, &id, 0, count), 4)
-            .await
-            .line(&format!("  {name}: pypgstac load, 4 processes"), Some(&theirs));
-        for connections in [1, 4] {
-            let id = bench.collection(kind, months).await;
-            let texts = bench.texts(kind, months, &id, 0, count);
-            bench
-                .bulk(&texts, connections)
-                .await
-                .line(&format!("  {name}: landfall load, {connections} connections"), Some(&theirs));
+        println!("\n{} items in bulk, {name}:", kind.name());
+        let mut table = Table::default();
+        for _ in 0..TURNS {
+            for processes in [1, 4] {
+                let texts = bench.fresh(kind, months, count).await;
+                table.add(format!("pypgstac load, {processes} processes"), bench.pypgstac(&texts, processes).await);
+            }
+            for connections in [1, 2, 4] {
+                let texts = bench.fresh(kind, months, count).await;
+                table.add(format!("landfall load, {connections} connections"), bench.bulk(&texts, connections).await);
+            }
         }
+        table.print();
     }
 }
 
 /// The cost of an item as its collection grows.
 async fn growing(bench: &mut Bench) {
-    println!("\n1.3 KB items, batches of 100, one connection, as the collection grows; the ratio is to the first row:");
+    println!("\n1.3 KB items, batches of 100, one connection, as the collection grows:");
     let kind = Kind::Small;
     let id = bench.collection(kind, Months::Null).await;
-    let (mut held, mut first) = (0, None);
+    let (mut held, mut table) = (0, Table::default());
     for size in [10_000, 100_000, 1_000_000].map(|size| size / bench.scale) {
         while held < size {
             let step = (size - held).min(100_000);
@@ -453,12 +502,29 @@ async fn growing(bench: &mut Bench) {
             held += step;
         }
         bench.database.client.batch_execute("checkpoint").await.unwrap();
-        let count = 10_000 / bench.scale;
-        let texts = bench.texts(kind, Months::Null, &id, held, count);
-        held += count;
-        let cost = bench.items(&texts, 1, 100).await;
-        cost.line(&format!("  {size} items are there"), first.as_ref());
-        first.get_or_insert(cost);
+        for _ in 0..TURNS {
+            let count = 10_000 / bench.scale;
+            let texts = bench.texts(kind, Months::Null, &id, held, count);
+            held += count;
+            table.add(format!("{size} items are there"), bench.items(&texts, 1, 100).await);
+        }
+    }
+    table.print();
+}
+
+/// The most memory that the command has while it loads a hundred thousand items.
+async fn memory(bench: &mut Bench) {
+    println!("\nlandfall load, {} items, 4 connections:", 100_000 / bench.scale);
+    for kind in [Kind::Small, Kind::Large] {
+        let texts = bench.fresh(kind, Months::Random, 100_000 / bench.scale).await;
+        let file = bench.database.scratch("memory.ndjson");
+        std::fs::write(&file, texts.join("\n")).unwrap();
+        drop(texts);
+        let mut command = bench.database.landfall(&["load"]);
+        let mut child = command.arg(&file).stdout(std::process::Stdio::null()).spawn().unwrap();
+        let most = peak(&mut child).await;
+        assert!(child.wait().await.unwrap().success());
+        println!("  {} items: {} MB at most", kind.name(), most / 1024);
     }
 }
 
@@ -492,9 +558,7 @@ async fn ledger(bench: &mut Bench) {
         let mut times = Vec::new();
         let id = bench.collection(Kind::Small, Months::Null).await;
         let texts = bench.texts(Kind::Small, Months::Null, &id, 0, 3_000);
-        let mut loads = texts
-            .chunks(100)
-            .map(|batch| batch.iter().map(|text| event(Item::read(text.as_str()).unwrap())).collect::<Vec<_>>());
+        let mut loads = texts.chunks(100).map(|batch| batch.iter().map(|text| event(text)).collect::<Vec<_>>());
         times.push((
             "a batch of 100 events",
             median(async || {

@@ -100,9 +100,6 @@ impl Database {
     }
 
     /// A command line of `landfall` for this database.
-    ///
-    /// # Panics
-    /// Where the workers are not built.
     #[must_use]
     pub fn landfall(&self, arguments: &[&str]) -> Command {
         let mut command = program("landfall");
@@ -134,7 +131,7 @@ async fn restart_at_once(postgres: &mut Child, cluster: &postgres::Cluster) -> a
 
 /// A command line of one of our own programs, without input.
 fn program(name: &str) -> Command {
-    let worker = landfall::local::worker("validate").expect("the workers are built");
+    let worker = landfall::local::worker("validate").unwrap_or_else(|path| path);
     let mut command = Command::new(worker.with_file_name(name));
     command.stdin(Stdio::null()).kill_on_drop(true);
     command
@@ -145,6 +142,22 @@ fn program(name: &str) -> Command {
 pub fn tools() -> PathBuf {
     std::env::var_os("LANDFALL_TOOLS")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../.landfall/tools"), PathBuf::from)
+}
+
+/// The most memory that a program has had, in KiB, looked at until it ends.
+///
+/// # Panics
+/// Where it is waited for already.
+pub async fn peak(child: &mut Child) -> u64 {
+    let status = format!("/proc/{}/status", child.id().expect("it runs"));
+    let mut most = 0;
+    while child.try_wait().expect("it can be waited for").is_none() {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        most = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(most);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    most
 }
 
 /// A folder for one test's parts.

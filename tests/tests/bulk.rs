@@ -11,10 +11,10 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use flate2::read::GzDecoder;
-use landfall_tests::real_world::{Database, tools};
+use landfall_tests::real_world::{Database, peak, tools};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
 /// What a command said, and its exit code.
 async fn run(command: &mut Command) -> (i32, String, String) {
@@ -119,19 +119,6 @@ async fn what_is_loaded_is_found_through_a_stac_api_and_is_what_it_was() {
     items.retain(|item| seen.insert((item["collection"].to_string(), item["id"].to_string())));
     database.client.batch_execute("delete from pgstac.collections").await.unwrap();
     loaded_and_found(&database, "real", &items).await;
-}
-
-/// The most memory that a command has had, in KiB, looked at until it ends.
-async fn peak(child: &mut Child) -> u64 {
-    let status = format!("/proc/{}/status", child.id().unwrap());
-    let mut most = 0;
-    while child.try_wait().unwrap().is_none() {
-        let text = std::fs::read_to_string(&status).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        most = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(most);
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    most
 }
 
 #[tokio::test]

@@ -1,5 +1,9 @@
 //! The ledger's rows, to and from PostgreSQL.
+//!
+//! A statement's plan is kept with its session, and may have been made while the ledger was small. `lateral … offset 0`
+//! makes each row be looked for by itself, which the indexes do however large it has become.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 
 use deadpool_postgres::Transaction;
@@ -13,8 +17,12 @@ use super::super::plan::subject_of;
 use super::super::{Collections, Load, Row, State, Subject, View};
 
 /// The database holds no U+0000; a key that has one is kept with a sign in its place.
-pub(super) fn storable(text: &str) -> String {
-    text.replace('\0', "\u{FFFD}")
+pub(super) fn storable(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') { text.replace('\0', "\u{FFFD}").into() } else { text.into() }
+}
+
+fn owned(text: &str) -> String {
+    storable(text).into_owned()
 }
 
 fn member_number(member: Option<u32>) -> i32 {
@@ -33,13 +41,15 @@ pub(super) async fn fetch_rows<'a>(
         members.push(if cause.change == Change::Removed { -1 } else { member_number(cause.member) });
     }
     // A file may have a hundred thousand members: each finds its own rows by an index, and the file's own row.
-    let sql = "with c as (select * from unnest($1::text[], $2::text[], $3::int[]) as c(bucket, key, member))
-        select l.* from c join landfall.ledger l on l.bucket = c.bucket and l.key = c.key
-            where c.member <= 0 and (c.member = -1 or l.member = 0)
-        union all select l.* from c join landfall.ledger l on l.bucket = c.bucket and l.key = c.key
-            and l.member = c.member and l.member > 0
-        union all select l.* from c join landfall.ledger l on l.bucket = c.bucket and l.key = c.key
-            and l.subject = 'object' where c.member > 0";
+    let sql = "select l.* from unnest($1::text[], $2::text[], $3::int[]) as c(bucket, key, member)
+        cross join lateral (
+            select * from landfall.ledger l where l.bucket = c.bucket and l.key = c.key
+                and c.member <= 0 and (c.member = -1 or l.member = 0)
+            union all select * from landfall.ledger l where l.bucket = c.bucket and l.key = c.key
+                and l.member = c.member and l.member > 0
+            union all select * from landfall.ledger l where l.bucket = c.bucket and l.key = c.key
+                and l.subject = 'object' and c.member > 0
+            offset 0) l";
     let statement = transaction.prepare_cached(sql).await?;
     transaction.query(&statement, &[&buckets, &keys, &members]).await
 }
@@ -47,8 +57,8 @@ pub(super) async fn fetch_rows<'a>(
 /// The items and collections that a batch names, a collection with no item.
 pub(super) fn named(loads: &[&Load]) -> BTreeSet<(String, String)> {
     let name = |load: &&Load| match &load.envelope.event {
-        Routed::Item(routed) => Some((storable(&routed.collection), storable(&routed.item))),
-        Routed::Collection(routed) => Some((storable(&routed.collection), String::new())),
+        Routed::Item(routed) => Some((owned(&routed.collection), owned(&routed.item))),
+        Routed::Collection(routed) => Some((owned(&routed.collection), String::new())),
         Routed::Removed(_) | Routed::Released(_) => None,
     };
     loads.iter().filter_map(name).collect()
@@ -58,7 +68,7 @@ pub(super) fn named(loads: &[&Load]) -> BTreeSet<(String, String)> {
 pub(super) fn named_by_reports(reports: &[Envelope<Report>]) -> BTreeSet<(String, String)> {
     let name = |report: &Envelope<Report>| {
         let subject = subject_of(&report.event);
-        Some((storable(subject.collection()?), storable(subject.item()?)))
+        Some((owned(subject.collection()?), owned(subject.item()?)))
     };
     reports.iter().filter_map(name).collect()
 }
@@ -77,8 +87,9 @@ pub(super) async fn fetch_rivals(
 ) -> Result<Vec<SqlRow>, Error> {
     let (collections, items): (Vec<&str>, Vec<&str>) =
         named.iter().map(|(collection, item)| (collection.as_str(), item.as_str())).unzip();
-    let sql = "select l.* from landfall.ledger l join unnest($1::text[], $2::text[]) as s(collection, item)
-          on l.collection = s.collection and l.item = s.item where l.kind <> 'object'";
+    let sql = "select l.* from unnest($1::text[], $2::text[]) as s(collection, item)
+        cross join lateral (select * from landfall.ledger l
+            where l.collection = s.collection and l.item = s.item and l.kind <> 'object' offset 0) l";
     let statement = transaction.prepare_cached(sql).await?;
     transaction.query(&statement, &[&collections, &items]).await
 }
@@ -94,11 +105,11 @@ pub(super) async fn fetch_subjects(
         let object = &report.event.cause().object;
         buckets.push(storable(&object.bucket));
         keys.push(storable(&object.key));
-        subjects.push(storable(&subject_of(&report.event).to_string()));
+        subjects.push(owned(&subject_of(&report.event).to_string()));
     }
-    let sql = "select l.* from landfall.ledger l
-        join unnest($1::text[], $2::text[], $3::text[]) as s(bucket, key, subject)
-          on l.bucket = s.bucket and l.key = s.key and l.subject = s.subject";
+    let sql = "select l.* from unnest($1::text[], $2::text[], $3::text[]) as s(bucket, key, subject)
+        cross join lateral (select * from landfall.ledger l
+            where l.bucket = s.bucket and l.key = s.key and l.subject = s.subject offset 0) l";
     let statement = transaction.prepare_cached(sql).await?;
     keep_rows(view, &transaction.query(&statement, &[&buckets, &keys, &subjects]).await?);
     Ok(())
@@ -201,54 +212,49 @@ pub(super) fn read_row(sql: &SqlRow) -> Option<Row> {
     })
 }
 
-type Parameter = Box<dyn ToSql + Sync + Send>;
+type Parameter<'r> = Box<dyn ToSql + Sync + Send + 'r>;
 
 /// The columns that a row sets: name, type, values.
-fn columns(rows: &[&Row], now: Timestamp) -> Vec<(&'static str, &'static str, Parameter)> {
-    let text = |of: &dyn Fn(&Row) -> Option<String>| -> Parameter {
-        Box::new(rows.iter().map(|row| of(row).map(|text| storable(&text))).collect::<Vec<_>>())
-    };
-    let times = |of: &dyn Fn(&Row) -> Option<Timestamp>| -> Parameter {
+fn columns<'r>(rows: &[&'r Row], now: Timestamp) -> Vec<(&'static str, &'static str, Parameter<'r>)> {
+    fn all<'r, T: ToSql + Sync + Send + 'r>(rows: &[&'r Row], of: impl Fn(&'r Row) -> T) -> Parameter<'r> {
         Box::new(rows.iter().map(|row| of(row)).collect::<Vec<_>>())
-    };
-    let numbers =
-        |of: &dyn Fn(&Row) -> i32| -> Parameter { Box::new(rows.iter().map(|row| of(row)).collect::<Vec<_>>()) };
-    let json = |of: &dyn Fn(&Row) -> Option<serde_json::Value>| -> Parameter {
-        Box::new(rows.iter().map(|row| of(row)).collect::<Vec<_>>())
-    };
-    let sizes: Parameter =
-        Box::new(rows.iter().map(|row| row.cause.size.and_then(|size| i64::try_from(size).ok())).collect::<Vec<_>>());
+    }
+    fn text<'r>(rows: &[&'r Row], of: impl Fn(&'r Row) -> Option<&'r str>) -> Parameter<'r> {
+        all(rows, |row| of(row).map(storable))
+    }
+    let subjects = rows.iter().map(|row| owned(&row.subject.to_string())).collect::<Vec<_>>();
+    let number = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
     vec![
-        ("bucket", "text", text(&|row| Some(row.cause.object.bucket.clone()))),
-        ("key", "text", text(&|row| Some(row.cause.object.key.clone()))),
-        ("subject", "text", text(&|row| Some(row.subject.to_string()))),
-        ("kind", "text", text(&|row| Some(kind(&row.subject).to_owned()))),
-        ("collection", "text", text(&|row| Some(row.subject.collection().unwrap_or_default().to_owned()))),
-        ("item", "text", text(&|row| Some(row.subject.item().unwrap_or_default().to_owned()))),
-        ("member", "int4", numbers(&|row| member_number(row.cause.member))),
-        ("change", "text", text(&|row| Some(change(row.cause.change).to_owned()))),
-        ("version_id", "text", text(&|row| row.cause.version_id.clone())),
-        ("etag", "text", text(&|row| row.cause.etag.clone())),
-        ("size", "int8", sizes),
-        ("sequencer", "text", text(&|row| row.cause.sequencer.as_ref().map(Sequencer::padded))),
-        ("event_time", "timestamptz", times(&|row| Some(row.cause.event_time))),
-        ("provider", "text", text(&|row| Some(row.provider.clone()))),
-        ("redrive", "int4", numbers(&|row| i32::try_from(row.redrive).unwrap_or(i32::MAX))),
-        ("state", "text", text(&|row| Some(row.state.as_str().to_owned()))),
-        ("effect", "text", text(&|row| row.effect.map(|effect| effect.as_str().to_owned()))),
-        ("event", "text", text(&|row| Some(row.event.0.clone()))),
-        ("announced", "timestamptz", times(&|row| row.announced)),
-        ("stage", "text", text(&|row| row.stage.clone())),
-        ("code", "text", text(&|row| row.code.clone())),
-        ("reason", "text", text(&|row| row.reason.clone())),
-        ("problems", "jsonb", json(&problems_json)),
-        ("waits_for", "jsonb", json(&waits_json)),
-        ("until", "timestamptz", times(&|row| row.until)),
-        ("destination", "text", text(&|row| row.destination.clone())),
-        ("parked", "text", text(&|row| row.parked.clone())),
-        ("released_by", "text", text(&|row| row.released_by.as_ref().map(|id| id.0.clone()))),
-        ("cleared", "timestamptz", times(&|row| row.cleared)),
-        ("updated", "timestamptz", times(&|_| Some(now))),
+        ("bucket", "text", text(rows, |row| Some(&row.cause.object.bucket))),
+        ("key", "text", text(rows, |row| Some(&row.cause.object.key))),
+        ("subject", "text", Box::new(subjects)),
+        ("kind", "text", text(rows, |row| Some(kind(&row.subject)))),
+        ("collection", "text", text(rows, |row| Some(row.subject.collection().unwrap_or_default()))),
+        ("item", "text", text(rows, |row| Some(row.subject.item().unwrap_or_default()))),
+        ("member", "int4", all(rows, |row| member_number(row.cause.member))),
+        ("change", "text", text(rows, |row| Some(change(row.cause.change)))),
+        ("version_id", "text", text(rows, |row| row.cause.version_id.as_deref())),
+        ("etag", "text", text(rows, |row| row.cause.etag.as_deref())),
+        ("size", "int8", all(rows, |row| row.cause.size.and_then(|size| i64::try_from(size).ok()))),
+        ("sequencer", "text", all(rows, |row| row.cause.sequencer.as_ref().map(Sequencer::padded))),
+        ("event_time", "timestamptz", all(rows, |row| row.cause.event_time)),
+        ("provider", "text", text(rows, |row| Some(&row.provider))),
+        ("redrive", "int4", all(rows, |row| number(row.redrive))),
+        ("state", "text", text(rows, |row| Some(row.state.as_str()))),
+        ("effect", "text", text(rows, |row| row.effect.map(Effect::as_str))),
+        ("event", "text", text(rows, |row| Some(&row.event.0))),
+        ("announced", "timestamptz", all(rows, |row| row.announced)),
+        ("stage", "text", text(rows, |row| row.stage.as_deref())),
+        ("code", "text", text(rows, |row| row.code.as_deref())),
+        ("reason", "text", text(rows, |row| row.reason.as_deref())),
+        ("problems", "jsonb", all(rows, problems_json)),
+        ("waits_for", "jsonb", all(rows, waits_json)),
+        ("until", "timestamptz", all(rows, |row| row.until)),
+        ("destination", "text", text(rows, |row| row.destination.as_deref())),
+        ("parked", "text", text(rows, |row| row.parked.as_deref())),
+        ("released_by", "text", text(rows, |row| row.released_by.as_ref().map(|id| id.0.as_str()))),
+        ("cleared", "timestamptz", all(rows, |row| row.cleared)),
+        ("updated", "timestamptz", all(rows, |_| now)),
     ]
 }
 
@@ -272,7 +278,8 @@ pub(super) async fn write_rows(transaction: &Transaction<'_>, view: &View) -> Re
     for (object, subject) in &view.dropped {
         let sql = "delete from landfall.ledger where bucket = $1 and key = $2 and subject = $3";
         let statement = transaction.prepare_cached(sql).await?;
-        let key = [storable(&object.bucket), storable(&object.key), storable(&subject.to_string())];
+        let subject = subject.to_string();
+        let key = [storable(&object.bucket), storable(&object.key), storable(&subject)];
         transaction.execute(&statement, &[&key[0], &key[1], &key[2]]).await?;
     }
     let rows: Vec<&Row> = view.dirty.iter().filter_map(|key| view.rows.get(key)).collect();
