@@ -183,7 +183,7 @@ impl PostgresCatalogue {
     /// # Errors
     /// [`CatalogueError`].
     pub async fn rows(&self, filter: &RowFilter, most: i64) -> Result<Vec<LedgerRow>, CatalogueError> {
-        let client = self.client().await?;
+        let mut client = self.client().await?;
         // Only what is asked for stands in the statement: each has its index.
         let end = filter.prefix.as_deref().and_then(after_prefix);
         let mut conditions: Vec<String> = Vec::new();
@@ -212,7 +212,10 @@ impl PostgresCatalogue {
             order by l.updated desc, l.bucket, l.key, l.subject limit ${}",
             values.len()
         );
-        let rows = client.query(&sql, &values).await?;
+        let transaction = client.transaction().await?;
+        // Which index is best depends on what is asked for.
+        transaction.batch_execute("set local plan_cache_mode = force_custom_plan").await?;
+        let rows = transaction.query(&sql, &values).await?;
         let read = |sql: &SqlRow| {
             let (row, updated) = (read_row(sql)?, sql.get("updated"));
             Some(LedgerRow { row, updated, outdated: sql.get("outdated"), goes_on: sql.get("goes_on") })

@@ -21,10 +21,11 @@ use crate::aws::DatabasePassword;
 use crate::locked;
 
 /// Settings of every session: pgSTAC's names are found, and no statement, lock or forgotten transaction holds the
-/// others up for long. Large documents are compressed by lz4, which costs half of what pglz does.
+/// others up for long. Large documents are compressed by lz4, which costs half of what pglz does. Plans are kept whatever
+/// the values: ours look rows up one by one, and planning them anew costs more than that does.
 const SESSION: &str = "set search_path = pgstac, public; set pgstac.use_queue = true; set timezone = 'UTC';
     set lock_timeout = '10s'; set statement_timeout = '60s'; set idle_in_transaction_session_timeout = '60s';
-    set work_mem = '32MB'; set synchronous_commit = on; set plan_cache_mode = auto;
+    set work_mem = '32MB'; set synchronous_commit = on; set plan_cache_mode = force_generic_plan;
     do $$ begin set default_toast_compression = 'lz4'; exception when others then null; end $$";
 
 /// How long one try to connect may take.
