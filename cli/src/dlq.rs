@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use clap::Subcommand;
+use futures::StreamExt;
 use indicatif::ProgressBar;
+use jiff::Timestamp;
 use landfall_events::ObjectRef;
 use landfall_events::letter::{Letter, REDRIVE, TRACEPARENT};
 use landfall_shared::catalogue::RowFilter;
@@ -16,12 +18,18 @@ use crate::deployment::{Connected, Place};
 use crate::output::{self, End, Format, SetUp};
 
 /// How long a letter that is looked at stays invisible for others; it is given back before that.
-const LOOK: Duration = Duration::from_secs(120);
+const LOOK: Duration = Duration::from_secs(60);
+
+/// Answers with nothing but what was seen before, after which a queue was seen whole.
+const REPEATED_MAX: u32 = 10;
+
+/// Requests at a time that give letters back.
+const CONCURRENCY: usize = 16;
 
 /// What is done with dead letters.
 #[derive(Debug, Subcommand)]
 pub enum Dlq {
-    /// Counts dead letters by stage and code
+    /// Counts dead letters by stage, code and provider
     #[command(after_help = "Example:\n  landfall dlq ls --stage validate")]
     Ls(Select),
     /// Shows dead letters whole: reason, attributes and body
@@ -29,7 +37,12 @@ pub enum Dlq {
     Show(Select),
     /// Sends dead letters to their stage again
     #[command(after_help = "Example:\n  landfall dlq redrive --code route.unmapped --dry-run")]
-    Redrive(Redrive),
+    Redrive(Settle),
+    /// Deletes dead letters for good
+    #[command(
+        after_help = "Example:\n  landfall dlq drop --superseded\n  landfall dlq drop --code stac.schema --provider img --dry-run"
+    )]
+    Drop(Settle),
 }
 
 /// Which letters are meant; everything that is given must hold.
@@ -47,19 +60,32 @@ pub struct Select {
     /// Only this provider
     #[arg(long, value_name = "NAME")]
     provider: Option<String>,
+    /// Only what something newer has made needless
+    #[arg(long)]
+    superseded: bool,
 }
 
-/// What is redriven, and how.
+impl Select {
+    fn is_everything(&self) -> bool {
+        let Self { ids, stage, code, provider, superseded } = self;
+        ids.is_empty() && stage.is_none() && code.is_none() && provider.is_none() && !superseded
+    }
+}
+
+/// What is redriven or dropped, and how.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Redrive {
+pub struct Settle {
     #[command(flatten)]
     select: Select,
-    /// Only say what would be sent
+    /// Only say what would be done
     #[arg(long)]
     dry_run: bool,
     /// Everything, where nothing else is selected
     #[arg(long)]
     all: bool,
+    /// The most letters a second
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
 }
 
 /// A dead letter as it was found.
@@ -94,7 +120,8 @@ pub async fn run(dlq: &Dlq, place: &Place, format: Format) -> anyhow::Result<End
     match dlq {
         Dlq::Ls(select) => ls(select, &connected, format).await,
         Dlq::Show(select) => show(select, &connected, format).await,
-        Dlq::Redrive(redrive) => self::redrive(redrive, &connected, format).await,
+        Dlq::Redrive(settle) => self::settle(settle, How::Redrive, &connected, format).await,
+        Dlq::Drop(settle) => self::settle(settle, How::Drop, &connected, format).await,
     }
 }
 
@@ -102,41 +129,60 @@ pub async fn run(dlq: &Dlq, place: &Place, format: Format) -> anyhow::Result<End
 struct Group {
     stage: String,
     code: String,
+    provider: String,
     letters: usize,
     superseded: usize,
+    /// How many of them were redriven before, and have failed again.
+    redriven: usize,
+    oldest: Option<Timestamp>,
+    newest: Option<Timestamp>,
     example: Option<String>,
     reason: Option<String>,
 }
 
 async fn ls(select: &Select, connected: &Connected, format: Format) -> anyhow::Result<End> {
     let found = look(select, connected).await?;
-    let mut groups: BTreeMap<(String, String), Group> = BTreeMap::new();
+    let mut groups: BTreeMap<(String, String, String), Group> = BTreeMap::new();
     for one in &found {
-        let key = (one.stage.clone(), one.code().to_owned());
         let letter = one.letter.as_ref();
+        let provider = letter.map(|letter| letter.provider.clone()).unwrap_or_default();
+        let key = (one.stage.clone(), one.code().to_owned(), provider.clone());
         let group = groups.entry(key).or_insert_with(|| Group {
             stage: one.stage.clone(),
             code: one.code().to_owned(),
+            provider,
             letters: 0,
             superseded: 0,
+            redriven: 0,
+            oldest: None,
+            newest: None,
             example: letter.and_then(|letter| letter.object.clone()),
             reason: letter.map(|letter| letter.reason.clone()),
         });
         group.letters += 1;
         group.superseded += usize::from(one.superseded);
+        group.redriven += usize::from(letter.is_some_and(|letter| letter.redrive > 0));
+        let time = letter.and_then(|letter| letter.time);
+        group.oldest = [group.oldest, time].into_iter().flatten().min();
+        group.newest = [group.newest, time].into_iter().flatten().max();
     }
     let groups: Vec<_> = groups.into_values().collect();
     match format {
         Format::Json => output::json(&groups)?,
         Format::Human if groups.is_empty() => output::line("no dead letters")?,
         Format::Human => {
-            let mut table = output::table(&["STAGE", "CODE", "LETTERS", "SUPERSEDED", "EXAMPLE", "REASON"]);
+            let columns =
+                ["STAGE", "CODE", "PROVIDER", "LETTERS", "SUPERSEDED", "REDRIVEN", "OLDEST", "EXAMPLE", "REASON"];
+            let mut table = output::table(&columns);
             for group in &groups {
                 table.add_row([
                     group.stage.clone(),
                     group.code.clone(),
+                    output::visible(&group.provider),
                     group.letters.to_string(),
                     group.superseded.to_string(),
+                    group.redriven.to_string(),
+                    group.oldest.map_or_else(|| "-".to_owned(), age),
                     output::visible(group.example.as_deref().unwrap_or("-")),
                     output::visible(group.reason.as_deref().unwrap_or("-")),
                 ]);
@@ -178,59 +224,100 @@ async fn show(select: &Select, connected: &Connected, format: Format) -> anyhow:
     Ok(if found.is_empty() { End::Problems } else { End::Good })
 }
 
-#[derive(Debug, Serialize)]
-struct Report {
-    selected: usize,
-    redriven: usize,
-    failed: usize,
-    dry_run: bool,
+/// How old something is, in one unit.
+fn age(time: Timestamp) -> String {
+    let seconds = Timestamp::now().duration_since(time).as_secs().max(0);
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
 }
 
-/// Sends each letter to its stage, and only then deletes it: interrupted at any point, nothing is lost, and what is
-/// sent twice is recognised by its id.
-async fn redrive(redrive: &Redrive, connected: &Connected, format: Format) -> anyhow::Result<End> {
-    let select = &redrive.select;
-    let nothing = select.ids.is_empty() && select.stage.is_none() && select.code.is_none() && select.provider.is_none();
-    if nothing && !redrive.all {
-        anyhow::bail!(SetUp("say which: an id, --stage, --code, --provider, or --all".into()));
+/// What becomes of the letters that are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    Redrive,
+    Drop,
+}
+
+impl How {
+    fn done(self) -> &'static str {
+        match self {
+            Self::Redrive => "redriven",
+            Self::Drop => "dropped",
+        }
     }
-    let mut report = Report { selected: 0, redriven: 0, failed: 0, dry_run: redrive.dry_run };
+}
+
+#[derive(Debug, Default)]
+struct Report {
+    selected: usize,
+    done: usize,
+    failed: usize,
+}
+
+/// Sends each letter to its stage, and only then deletes it; or only deletes it. They are taken as they come, so that an
+/// interruption loses nothing and the same command goes on; what is sent twice is recognised by its id.
+async fn settle(settle: &Settle, how: How, connected: &Connected, format: Format) -> anyhow::Result<End> {
+    if settle.select.is_everything() && !settle.all {
+        anyhow::bail!(SetUp("say which: an id, --stage, --code, --provider, --superseded, or --all".into()));
+    }
+    let mut report = Report::default();
     let progress = ProgressBar::new_spinner();
-    for stage in stages(select) {
+    let begun = tokio::time::Instant::now();
+    for stage in stages(&settle.select) {
         let (dead, own) = queues(connected, stage)?;
-        let letters = take(&*dead, stage, select).await?;
-        report.selected += letters.len();
-        if redrive.dry_run {
-            if format == Format::Human {
-                for one in &letters {
-                    let object = one.letter.as_ref().and_then(|letter| letter.object.as_deref()).unwrap_or("-");
-                    output::line(&format!("would redrive  {stage}  {}  {}", one.code(), output::visible(object)))?;
-                }
+        each(&*dead, stage, &settle.select, async |mut letters: Vec<Found>| {
+            if settle.select.superseded {
+                mark_superseded(&mut letters, connected).await?;
+                let (meant, others): (Vec<_>, Vec<_>) = letters.into_iter().partition(|one| one.superseded);
+                give_back(&*dead, others.into_iter().map(|one| one.receipt)).await;
+                letters = meant;
             }
-            give_back(&*dead, letters.iter().map(|one| one.receipt.clone())).await;
-            continue;
-        }
-        for chunk in letters.chunks(BATCH_MAX) {
-            let sent = own.send(chunk.iter().map(again).collect()).await;
-            let done = chunk.iter().zip(&sent).filter(|(_, sent)| sent.is_ok());
-            let receipts: Vec<_> = done.map(|(one, _)| one.receipt.clone()).collect();
+            report.selected += letters.len();
+            if settle.dry_run {
+                if format == Format::Human {
+                    for one in &letters {
+                        let object = one.letter.as_ref().and_then(|letter| letter.object.as_deref()).unwrap_or("-");
+                        let line =
+                            format!("would be {}  {stage}  {}  {}", how.done(), one.code(), output::visible(object));
+                        output::line(&line)?;
+                    }
+                }
+                return Ok(letters.into_iter().map(|one| one.receipt).collect());
+            }
+            let (sent, unsent): (Vec<Found>, Vec<Found>) = match how {
+                How::Drop => (letters, Vec::new()),
+                How::Redrive => {
+                    let sent = own.send(letters.iter().map(again).collect()).await;
+                    let (sent, unsent): (Vec<_>, Vec<_>) =
+                        letters.into_iter().zip(sent).partition(|(_, sent)| sent.is_ok());
+                    let letter = |pair: Vec<(Found, _)>| pair.into_iter().map(|(one, _)| one).collect();
+                    (letter(sent), letter(unsent))
+                }
+            };
             // A letter that could not be deleted is sent again by the next redrive, which changes nothing.
+            let receipts: Vec<_> = sent.into_iter().map(|one| one.receipt).collect();
             let deleted = dead.delete(&receipts).await.iter().filter(|deleted| deleted.is_ok()).count();
-            report.redriven += deleted;
-            report.failed += receipts.len() - deleted;
-            let failed: Vec<_> =
-                chunk.iter().zip(&sent).filter(|(_, sent)| sent.is_err()).map(|(one, _)| one.receipt.clone()).collect();
-            report.failed += failed.len();
-            give_back(&*dead, failed).await;
-            progress.set_message(format!("{} redriven", report.redriven));
+            report.done += deleted;
+            report.failed += receipts.len() - deleted + unsent.len();
+            progress.set_message(format!("{} {}", report.done, how.done()));
             progress.tick();
-        }
+            if let Some(rate) = settle.rate {
+                tokio::time::sleep_until(begun + Duration::from_secs_f64(report.done as f64 / f64::from(rate))).await;
+            }
+            Ok(unsent.into_iter().map(|one| one.receipt).collect())
+        })
+        .await?;
     }
     progress.finish_and_clear();
     match format {
-        Format::Json => output::json(&report)?,
-        Format::Human if redrive.dry_run => output::line(&format!("{} would be redriven", report.selected))?,
-        Format::Human => output::line(&format!("{} of {} redriven", report.redriven, report.selected))?,
+        Format::Json => output::json(&serde_json::json!({"selected": report.selected, how.done(): report.done,
+            "failed": report.failed, "dry_run": settle.dry_run}))?,
+        Format::Human if settle.dry_run => output::line(&format!("{} would be {}", report.selected, how.done()))?,
+        Format::Human => output::line(&format!("{} of {} {}", report.done, report.selected, how.done()))?,
     }
     Ok(if report.failed == 0 { End::Good } else { End::Problems })
 }
@@ -263,12 +350,15 @@ fn queues(connected: &Connected, stage: &str) -> anyhow::Result<Queues> {
 /// # Errors
 /// Where a queue or the ledger cannot be asked.
 pub async fn look(select: &Select, connected: &Connected) -> anyhow::Result<Vec<Found>> {
-    let mut all = Vec::new();
+    let mut all: Vec<Found> = Vec::new();
     for stage in stages(select) {
         let (dead, _) = queues(connected, stage)?;
-        let found = take(&*dead, stage, select).await?;
-        give_back(&*dead, found.iter().map(|one| one.receipt.clone())).await;
-        all.extend(found);
+        each(&*dead, stage, select, async |letters: Vec<Found>| {
+            let receipts = letters.iter().map(|one| one.receipt.clone()).collect();
+            all.extend(letters);
+            Ok(receipts)
+        })
+        .await?;
     }
     // A crash between two calls may have written one letter twice: it is one refusal.
     let mut seen = BTreeSet::new();
@@ -277,39 +367,60 @@ pub async fn look(select: &Select, connected: &Connected) -> anyhow::Result<Vec<
         event.is_none_or(|event| seen.insert((one.stage.clone(), event)))
     });
     mark_superseded(&mut all, connected).await?;
+    all.retain(|one| one.superseded || !select.superseded);
     Ok(all)
 }
 
-/// Receives all letters of a queue and keeps those that are meant; the others are given back.
-async fn take(dead: &dyn Queue, stage: &str, select: &Select) -> anyhow::Result<Vec<Found>> {
-    let mut found = Vec::new();
-    let mut others = Vec::new();
-    let mut empty = 0;
-    // What comes a second time has become visible again: the whole queue was seen.
-    let mut seen = BTreeSet::new();
-    let started = std::time::Instant::now();
-    // A receive asks only some of SQS's servers: one empty answer does not mean an empty queue.
-    while empty < 2 && started.elapsed() < LOOK / 2 {
-        let received = dead.receive(BATCH_MAX, LOOK, Duration::from_secs(u64::from(empty > 0))).await?;
-        empty = if received.is_empty() { empty + 1 } else { 0 };
-        for delivery in received {
-            if !seen.insert(delivery.id.clone()) {
-                empty = 2;
-                others.push(delivery.receipt);
-                continue;
+/// The ids of the events that there are letters of.
+///
+/// # Errors
+/// Where a queue cannot be asked.
+pub async fn events(connected: &Connected) -> anyhow::Result<BTreeSet<String>> {
+    let mut events = BTreeSet::new();
+    let select = Select::default();
+    for stage in stages(&select) {
+        let (dead, _) = queues(connected, stage)?;
+        each(&*dead, stage, &select, async |letters: Vec<Found>| {
+            events.extend(letters.iter().filter_map(|one| Some(one.letter.as_ref()?.event.as_ref()?.0.clone())));
+            Ok(letters.into_iter().map(|one| one.receipt).collect())
+        })
+        .await?;
+    }
+    Ok(events)
+}
+
+/// Receives every letter of a queue once and hands those that are meant to `act`, a few at a time. What `act` does not
+/// settle it returns the receipts of; they and all others are given back at the end.
+async fn each(
+    dead: &dyn Queue,
+    stage: &str,
+    select: &Select,
+    mut act: impl AsyncFnMut(Vec<Found>) -> anyhow::Result<Vec<String>>,
+) -> anyhow::Result<()> {
+    let mut back = Vec::new();
+    let ended = async {
+        let (mut seen, mut idle, mut is_empty) = (BTreeSet::new(), 0, false);
+        // A receive asks only some of SQS's servers: one empty answer does not mean an empty queue. What was held for
+        // long has become visible and comes a second time, which does not mean so either, but where nothing else does.
+        while idle < if is_empty { 2 } else { REPEATED_MAX } {
+            let received = dead.receive(BATCH_MAX, LOOK, Duration::from_secs(u64::from(idle > 0))).await?;
+            is_empty = received.is_empty();
+            let (mut meant, before) = (Vec::new(), seen.len());
+            for delivery in received {
+                let is_new = seen.insert(delivery.id.clone());
+                let one = read(stage, delivery);
+                if is_new && is_meant(&one, select) { meant.push(one) } else { back.push(one.receipt) }
             }
-            let one = read(stage, delivery);
-            if is_meant(&one, select) { found.push(one) } else { others.push(one.receipt) }
+            idle = if seen.len() > before { 0 } else { idle + 1 };
+            if !meant.is_empty() {
+                back.extend(act(meant).await?);
+            }
         }
+        Ok(())
     }
-    if empty < 2 {
-        eprintln!(
-            "{stage} has more dead letters than could be read: {} were looked at; run again for the rest",
-            seen.len()
-        );
-    }
-    give_back(dead, others).await;
-    Ok(found)
+    .await;
+    give_back(dead, back).await;
+    ended
 }
 
 fn read(stage: &str, delivery: Delivery) -> Found {
@@ -334,10 +445,9 @@ fn is_meant(one: &Found, select: &Select) -> bool {
 
 async fn give_back(dead: &dyn Queue, receipts: impl IntoIterator<Item = String>) {
     let receipts: Vec<_> = receipts.into_iter().map(|receipt| (receipt, Duration::ZERO)).collect();
-    if !receipts.is_empty() {
-        // What cannot be given back now comes back by itself.
-        drop(dead.set_visibility(&receipts).await);
-    }
+    // What cannot be given back now comes back by itself.
+    let each = receipts.chunks(BATCH_MAX).map(|some| dead.set_visibility(some));
+    futures::stream::iter(each).buffer_unordered(CONCURRENCY).for_each(|_| async {}).await;
 }
 
 /// Asks the ledger whether each letter still tells the newest of its object.

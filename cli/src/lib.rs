@@ -2,6 +2,7 @@
 //!
 //! It refuses to do a stage's work: it puts, asks, re-sends and starts things.
 
+pub mod backfill;
 pub mod check;
 pub mod deployment;
 pub mod dlq;
@@ -13,6 +14,7 @@ pub mod migrate;
 pub mod notices;
 pub mod output;
 pub mod put;
+pub mod reconcile;
 pub mod schemas;
 pub mod status;
 

@@ -47,7 +47,9 @@ const REJECTED_MAX: usize = 1000;
 /// [`SetUp`] where a file cannot be read or the database not be reached.
 pub async fn run(load: &Load, place: &Place, format: Format) -> anyhow::Result<End> {
     let total = documents::bytes(&load.files)?;
-    let journal = Journal::open(&place.state, &load.files)?;
+    let catalogue = load.database.catalogue(place, load.connections.max(1)).await?;
+    let database = catalogue.identity().await.map_err(set_up)?;
+    let journal = Journal::open(&place.state, &load.files, &database)?;
     let before = if load.anew { Known::default() } else { journal.known() };
     if before.settled > 0 {
         eprintln!(
@@ -56,7 +58,6 @@ pub async fn run(load: &Load, place: &Place, format: Format) -> anyhow::Result<E
             before.settled, before.refused
         );
     }
-    let catalogue = load.database.catalogue(place, load.connections.max(1)).await?;
     let begun = Instant::now();
     let files = load.files.clone();
     let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {msg}")?;
@@ -95,6 +96,9 @@ async fn feed(
     while let Some(document) = from.recv().await {
         number += 1;
         if number <= skip {
+            if let Document::Item(text) = document {
+                bulk.settled(text);
+            }
             continue;
         }
         match document {

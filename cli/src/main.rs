@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use landfall::deployment::Place;
 use landfall::local::supervisor::{self, Options};
 use landfall::output::{self, End, Format, SetUp};
-use landfall::{check, dlq, load, maintain, map, migrate, notices, put, schemas, status};
+use landfall::{backfill, check, dlq, load, maintain, map, migrate, notices, put, reconcile, schemas, status};
 use landfall_events::codes;
 use landfall_stac::Profile;
 
@@ -67,6 +67,14 @@ enum Command {
         after_help = "Example:\n  landfall load collection.json items.ndjson.gz --database postgresql://loader@db/stac\n  cat items.ndjson | landfall load -"
     )]
     Load(load::Load),
+    /// Feeds what is in a bucket already into the pipeline
+    #[command(
+        after_help = "Example:\n  landfall backfill s3://landing/sbn/ --dry-run\n  landfall backfill s3://landing --rate 200"
+    )]
+    Backfill(backfill::Backfill),
+    /// Holds landing, destinations, pgSTAC and ledger against each other
+    #[command(after_help = "Example:\n  landfall reconcile --prefix sbn/\n  landfall reconcile --grace 1h --fix")]
+    Reconcile(reconcile::Reconcile),
     /// Brings the ledger's schema up to date
     #[command(after_help = "Example:\n  landfall migrate --plan\n  landfall migrate --grant loader")]
     Migrate(migrate::Migrate),
@@ -122,6 +130,8 @@ async fn run(cli: &Cli) -> anyhow::Result<End> {
         Command::Dlq(dlq) => dlq::run(dlq, place, format()?).await,
         Command::Notices(notices) => notices::run(notices, place, format()?).await,
         Command::Map(map) => map::run(map, place, format()?).await,
+        Command::Backfill(backfill) => backfill::run(backfill, place, format()?).await,
+        Command::Reconcile(reconcile) => reconcile::run(reconcile, place, format()?).await,
         Command::Load(load) => load::run(load, place, format()?).await,
         Command::Migrate(migrate) => migrate::run(migrate, place, format()?).await,
         Command::Maintain(maintain) => maintain::run(maintain, place, format()?).await,

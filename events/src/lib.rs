@@ -23,6 +23,6 @@ pub use landed::Landed;
 pub use letter::Letter;
 pub use notice::Notice;
 pub use refusal::{Problem, Refusal, Severity};
-pub use report::Report;
+pub use report::{Place, Report};
 pub use routed::Routed;
 pub use validated::Validated;

@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::cause::Cause;
+use crate::codes::Code;
 use crate::document::Document;
 use crate::envelope::{self, Envelope, EventId};
 use crate::letter;
 use crate::refusal::Refusal;
-use crate::report::{CollectionLoaded, Effect, ItemLoaded, ObjectRouted, Refused, Report};
-use crate::routed::RoutedObject;
+use crate::report::{CollectionLoaded, Effect, ItemLoaded, ObjectRouted, Place, Refused, Report};
+use crate::routed::{RoutedObject, StorageClass};
 
 /// The topic that a notice goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -31,46 +33,102 @@ pub struct Notice {
     pub topic: Topic,
     /// The message body.
     pub body: String,
-    /// String attributes for filter policies.
-    pub attributes: BTreeMap<String, String>,
+    /// Attributes for filter policies; at most [`ATTRIBUTES_MAX`].
+    pub attributes: BTreeMap<String, Attribute>,
+}
+
+/// A value that a filter policy can be about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attribute {
+    /// Of the type String.
+    Text(String),
+    /// Of the type Number: within 10^9 of zero, with five decimals at most.
+    /// <https://docs.aws.amazon.com/sns/latest/dg/string-value-matching.html>
+    Number(String),
+}
+
+impl Attribute {
+    /// The value as it is sent.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Text(text) | Self::Number(text) => text,
+        }
+    }
+}
+
+/// How notices are written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Style {
+    /// The URL of the STAC API, without a slash at its end; where it is empty, `source` and `subject` are paths.
+    pub api: String,
+    /// What the body of an item's or collection's notice is.
+    pub body: Body,
+}
+
+/// What the body of an item's or collection's notice is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Body {
+    /// A `CloudEvents` envelope around it.
+    #[default]
+    CloudEvents,
+    /// The STAC document alone, as subscribers of Earth Search have it.
+    Item,
 }
 
 /// The largest notice, in bytes: SNS takes 256 KiB with attributes.
 /// <https://docs.aws.amazon.com/general/latest/gr/sns.html>
 pub const BYTES_MAX: usize = 240 * 1024;
 
+/// The most attributes: raw delivery to SQS discards a message that has more.
+/// <https://docs.aws.amazon.com/sns/latest/dg/sns-large-payload-raw-message-delivery.html>
+pub const ATTRIBUTES_MAX: usize = 10;
+
 #[derive(Serialize)]
-struct Body<'a, D> {
+struct CloudEvent<'a, D> {
     specversion: &'static str,
     id: &'a EventId,
-    source: String,
+    source: &'a str,
     #[serde(rename = "type")]
     kind: &'a str,
     subject: &'a str,
     time: jiff::Timestamp,
     datacontenttype: &'static str,
+    /// Whose it is; an extension attribute.
     provider: &'a str,
+    /// The landed object; an extension attribute.
+    landed: String,
+    /// The storage class of assets that must be restored before they can be fetched; an extension attribute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    storageclass: Option<&'a str>,
     data: D,
 }
 
+/// What stands for a document that is gone.
 #[derive(Serialize)]
-struct ItemData<'a> {
-    collection: &'a str,
-    item: &'a str,
-    effect: Effect,
-    object: &'a Cause,
-    assets: &'a [RoutedObject],
+struct Gone<'a> {
+    id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    document: Option<&'a RawValue>,
+    collection: Option<&'a str>,
+}
+
+/// What stands for a document that would make the notice too large.
+/// <https://docs.ogc.org/DRAFTS/25-030.html>
+#[derive(Serialize)]
+struct Link<'a> {
+    rel: &'static str,
+    #[serde(rename = "type")]
+    media: &'static str,
+    href: &'a str,
 }
 
 #[derive(Serialize)]
-struct CollectionData<'a> {
-    collection: &'a str,
-    effect: Effect,
-    object: &'a Cause,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    document: Option<&'a RawValue>,
+#[serde(untagged)]
+enum Data<'a> {
+    Document(&'a RawValue),
+    Link(Link<'a>),
+    Gone(Gone<'a>),
 }
 
 #[derive(Serialize)]
@@ -85,6 +143,17 @@ struct RejectedData<'a> {
     stage: &'a str,
     #[serde(flatten)]
     refusal: &'a Refusal,
+    response: Response<'a>,
+}
+
+/// What consumers of NASA's Cloud Notification Mechanism read.
+/// <https://github.com/podaac/cloud-notification-message-schema>
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Response<'a> {
+    status: &'static str,
+    error_code: &'static str,
+    error_message: &'a str,
 }
 
 /// The type of every notice on the rejected topic.
@@ -96,10 +165,10 @@ pub const OBJECT: &str = "landfall.object.completed.v1";
 impl Notice {
     /// Says publicly what a report says; `None` where it is of no concern to subscribers (a wait, an ignored event).
     #[must_use]
-    pub fn of(report: &Envelope<Report>) -> Option<Self> {
+    pub fn of(report: &Envelope<Report>, style: &Style) -> Option<Self> {
         match &report.event {
-            Report::Item(loaded) => Some(item(report, loaded)),
-            Report::Collection(loaded) => Some(collection(report, loaded)),
+            Report::Item(loaded) => Some(item(report, loaded, style)),
+            Report::Collection(loaded) => Some(collection(report, loaded, style)),
             Report::Object(routed) => Some(object(report, routed)),
             Report::Refused(refused) => Some(rejected(report, refused)),
             Report::Waiting(_) | Report::Ignored(_) => None,
@@ -107,107 +176,193 @@ impl Notice {
     }
 }
 
-fn item(report: &Envelope<Report>, loaded: &ItemLoaded) -> Notice {
-    let source = format!("/collections/{}", loaded.collection);
+/// What is not escaped in a segment of a URL's path. <https://www.rfc-editor.org/rfc/rfc3986#section-3.3>
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+fn segment(id: &str) -> impl std::fmt::Display {
+    utf8_percent_encode(id, SEGMENT)
+}
+
+fn item(report: &Envelope<Report>, loaded: &ItemLoaded, style: &Style) -> Notice {
     // The names of the OGC API - Publish/Subscribe draft. <https://docs.ogc.org/DRAFTS/25-030.html>
     let kind = match loaded.effect {
         Effect::Created => "org.ogc.api.collection.item.create",
         Effect::Replaced => "org.ogc.api.collection.item.replace",
         Effect::Deleted => "org.ogc.api.collection.item.delete",
     };
-    let data = |fit| ItemData {
-        collection: &loaded.collection,
-        item: &loaded.item,
-        effect: loaded.effect,
-        object: &loaded.cause,
-        assets: if fit == Fit::Bare { &[] } else { &loaded.assets },
-        document: inline(loaded.document.as_ref(), fit),
+    let source = format!("{}/collections/{}", style.api, segment(&loaded.collection));
+    let document = Published {
+        kind,
+        media: "application/geo+json",
+        rel: "item",
+        subject: format!("{source}/items/{}", segment(&loaded.item)),
+        source,
+        gone: Gone { id: &loaded.item, collection: Some(&loaded.collection) },
+        document: loaded.document.as_ref(),
     };
-    let attributes = [("collection", loaded.collection.as_str()), ("status", loaded.effect.as_str())];
-    notice(report, Topic::Completed, kind, source, &loaded.item, &attributes, data)
+    let mut attributes = vec![text("collection", &loaded.collection), text("status", status(loaded.effect))];
+    attributes.extend(loaded.place.as_ref().into_iter().flat_map(place));
+    document.notice(report, style, attributes)
 }
 
-fn collection(report: &Envelope<Report>, loaded: &CollectionLoaded) -> Notice {
+fn collection(report: &Envelope<Report>, loaded: &CollectionLoaded, style: &Style) -> Notice {
     let kind = match loaded.effect {
         Effect::Created => "org.ogc.api.collection.create",
         Effect::Replaced => "org.ogc.api.collection.replace",
         Effect::Deleted => "org.ogc.api.collection.delete",
     };
-    let data = |fit| CollectionData {
-        collection: &loaded.collection,
-        effect: loaded.effect,
-        object: &loaded.cause,
-        document: inline(Some(&loaded.document), fit),
+    let source = format!("{}/collections", style.api);
+    let document = Published {
+        kind,
+        media: "application/json",
+        rel: "collection",
+        subject: format!("{source}/{}", segment(&loaded.collection)),
+        source,
+        gone: Gone { id: &loaded.collection, collection: None },
+        document: (loaded.effect != Effect::Deleted).then_some(&loaded.document),
     };
-    let attributes = [("collection", loaded.collection.as_str()), ("status", loaded.effect.as_str())];
-    let source = "/collections".to_owned();
-    notice(report, Topic::Completed, kind, source, &loaded.collection, &attributes, data)
+    let attributes = vec![text("collection", &loaded.collection), text("status", status(loaded.effect))];
+    document.notice(report, style, attributes)
 }
 
 fn object(report: &Envelope<Report>, routed: &ObjectRouted) -> Notice {
     let source = format!("s3://{}", routed.destination.object.bucket);
-    let data = |_| ObjectData { object: &routed.cause, destination: &routed.destination };
+    let data = ObjectData { object: &routed.cause, destination: &routed.destination };
     let subject = &routed.destination.object.key;
-    notice(report, Topic::Completed, OBJECT, source, subject, &[("status", "routed")], data)
+    let body = enveloped(report, OBJECT, &source, subject, "application/json", &data);
+    notice(report, Topic::Completed, body, vec![text("status", status(Effect::Created))])
 }
 
 fn rejected(report: &Envelope<Report>, refused: &Refused) -> Notice {
-    let data = |_| RejectedData { object: &refused.cause, stage: &refused.stage, refusal: &refused.refusal };
+    let refusal = &refused.refusal;
+    let response =
+        Response { status: "FAILURE", error_code: error_code(&refusal.code), error_message: &refusal.reason };
+    let data = RejectedData { object: &refused.cause, stage: &refused.stage, refusal, response };
     let source = format!("s3://{}", refused.cause.object.bucket);
-    let code = refused.refusal.code.as_str();
-    let mut attributes = vec![("code", code), ("stage", refused.stage.as_str()), ("status", "rejected")];
-    attributes.extend(refused.refusal.collection.as_deref().map(|collection| ("collection", collection)));
-    notice(report, Topic::Rejected, REJECTED, source, &refused.cause.object.key, &attributes, data)
+    let subject = &refused.cause.object.key;
+    let body = enveloped(report, REJECTED, &source, subject, "application/json", &data);
+    let mut attributes = vec![text("code", refusal.code.as_str()), text("stage", &refused.stage)];
+    attributes.extend(refusal.collection.as_deref().map(|collection| text("collection", collection)));
+    notice(report, Topic::Rejected, body, attributes)
 }
 
-/// How much of what a notice could say fits it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fit {
-    /// Everything.
-    Whole,
-    /// Without the document.
-    Slim,
-    /// Without the list of assets too.
-    Bare,
-}
-
-/// Builds a notice; a document that would make it too large is left out, and its place is in `data.object`.
-#[allow(clippy::too_many_arguments, reason = "each is one field of the notice")]
-fn notice<'a, D: Serialize>(
-    report: &'a Envelope<Report>,
-    topic: Topic,
-    kind: &'a str,
-    source: String,
-    subject: &'a str,
-    attributes: &[(&str, &str)],
-    data: impl Fn(Fit) -> D,
-) -> Notice {
-    let build = |fit| {
-        let body = Body {
-            specversion: "1.0",
-            id: &report.id,
-            source: source.clone(),
-            kind,
-            subject,
-            time: report.time,
-            datacontenttype: "application/json",
-            provider: &report.provider,
-            data: data(fit),
-        };
-        envelope::raw(&body).get().to_owned()
-    };
-    let bodies = [Fit::Whole, Fit::Slim, Fit::Bare].into_iter().map(build);
-    let mut last = String::new();
-    let body = bodies.inspect(|body| last.clone_from(body)).find(|body| body.len() <= BYTES_MAX).unwrap_or(last);
-    let own = [("type", kind), ("provider", report.provider.as_str())];
-    let pairs = own.iter().chain(attributes).filter(|(_, value)| !value.is_empty());
-    let attributes = pairs.map(|(name, value)| ((*name).to_owned(), letter::visible(value))).collect();
-    Notice { id: report.id.clone(), topic, body, attributes }
-}
-
-fn inline(document: Option<&Document>, fit: Fit) -> Option<&RawValue> {
-    match document? {
-        Document::Inline(raw) if fit == Fit::Whole => Some(raw),
-        Document::Inline(_) | Document::Stored(_) => None,
+/// The word of Earth Search's topic.
+fn status(effect: Effect) -> &'static str {
+    match effect {
+        Effect::Created => "created",
+        Effect::Replaced => "updated",
+        Effect::Deleted => "deleted",
     }
+}
+
+/// What the Cloud Notification Mechanism calls a refusal: what could not be fetched or moved is one of transfer, what
+/// is wrong with a file one of validation.
+fn error_code(code: &Code) -> &'static str {
+    match code.as_str() {
+        "route.asset-unequal" => "VALIDATION_ERROR",
+        "route.asset-missing" | "route.refused" => "TRANSFER_ERROR",
+        other if other.starts_with("stac.") || other.starts_with("load.") => "VALIDATION_ERROR",
+        _ => "PROCESSING_ERROR",
+    }
+}
+
+/// A document of the catalogue that is spoken of.
+struct Published<'a> {
+    kind: &'static str,
+    media: &'static str,
+    rel: &'static str,
+    source: String,
+    subject: String,
+    gone: Gone<'a>,
+    document: Option<&'a Document>,
+}
+
+impl Published<'_> {
+    fn notice(&self, report: &Envelope<Report>, style: &Style, attributes: Vec<(&'static str, Attribute)>) -> Notice {
+        let link = || Data::Link(Link { rel: self.rel, media: self.media, href: &self.subject });
+        let gone = || Data::Gone(Gone { id: self.gone.id, collection: self.gone.collection });
+        let data = match self.document {
+            Some(Document::Inline(raw)) => Data::Document(raw),
+            Some(Document::Stored(_)) => link(),
+            None => gone(),
+        };
+        let build = |data: &Data<'_>| match style.body {
+            Body::CloudEvents => enveloped(report, self.kind, &self.source, &self.subject, self.media, data),
+            Body::Item => envelope::raw(data).get().to_owned(),
+        };
+        let body = build(&data);
+        // What does not fit is linked to.
+        let body = if body.len() > BYTES_MAX { build(&link()) } else { body };
+        notice(report, Topic::Completed, body, attributes)
+    }
+}
+
+fn enveloped<D: Serialize>(
+    report: &Envelope<Report>,
+    kind: &str,
+    source: &str,
+    subject: &str,
+    datacontenttype: &'static str,
+    data: &D,
+) -> String {
+    let landed = crate::Event::cause(&report.event).object.to_string();
+    let (id, time, provider, storageclass) = (&report.id, report.time, report.provider.as_str(), cold(&report.event));
+    let specversion = "1.0";
+    let body = CloudEvent {
+        specversion,
+        id,
+        source,
+        kind,
+        subject,
+        time,
+        datacontenttype,
+        provider,
+        landed,
+        storageclass,
+        data,
+    };
+    envelope::raw(&body).get().to_owned()
+}
+
+/// The first storage class, among those of what was routed, whose objects must be restored before they are read.
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/restoring-objects.html>
+fn cold(report: &Report) -> Option<&'static str> {
+    let routed = match report {
+        Report::Item(loaded) => loaded.assets.as_slice(),
+        Report::Object(routed) => std::slice::from_ref(&routed.destination),
+        Report::Collection(_) | Report::Refused(_) | Report::Waiting(_) | Report::Ignored(_) => &[],
+    };
+    let mut classes = routed.iter().filter_map(|object| object.storage_class);
+    classes.find(|class| matches!(class, StorageClass::Glacier | StorageClass::DeepArchive)).map(StorageClass::as_str)
+}
+
+fn text(name: &'static str, value: &str) -> (&'static str, Attribute) {
+    (name, Attribute::Text(letter::visible(value)))
+}
+
+/// Earth Search's attributes, so that its subscribers' filter policies work unchanged.
+/// <https://github.com/Element84/earth-search>
+fn place(place: &Place) -> Vec<(&'static str, Attribute)> {
+    let [west, south, east, north] = place.bbox;
+    let number = |value: f64| Attribute::Number((value / 1e5 + 0.0).to_string());
+    let (down, up) = (|value: f64| number((value * 1e5).floor()), |value: f64| number((value * 1e5).ceil()));
+    let mut attributes = vec![
+        ("bbox.ll_lon", down(west)),
+        ("bbox.ll_lat", down(south)),
+        ("bbox.ur_lon", up(east)),
+        ("bbox.ur_lat", up(north)),
+    ];
+    let times = [
+        ("datetime", &place.datetime),
+        ("start_datetime", &place.start_datetime),
+        ("end_datetime", &place.end_datetime),
+    ];
+    attributes.extend(times.into_iter().filter_map(|(name, time)| Some(text(name, time.as_deref()?))));
+    attributes
+}
+
+fn notice(report: &Envelope<Report>, topic: Topic, body: String, attributes: Vec<(&'static str, Attribute)>) -> Notice {
+    let all = attributes.into_iter().chain([text("provider", &report.provider)]);
+    let attributes = all.filter(|(_, value)| !value.as_str().is_empty()).map(|(name, value)| (name.to_owned(), value));
+    Notice { id: report.id.clone(), topic, body, attributes: attributes.collect() }
 }

@@ -68,6 +68,38 @@ pub struct ItemLoaded {
     /// The assets that were routed with it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub assets: Vec<RoutedObject>,
+    /// Where and when it is; absent for a deletion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
+}
+
+/// Where and when an item is: what it can be found by.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Place {
+    /// West, south, east, north of its geometry, in degrees: -180 and 180 where that crosses the antimeridian.
+    pub bbox: [f64; 4],
+    /// Its `datetime`, as the document has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datetime: Option<String>,
+    /// Its `start_datetime`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_datetime: Option<String>,
+    /// Its `end_datetime`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_datetime: Option<String>,
+}
+
+impl Place {
+    /// The span of time that the catalogue finds it by: the range where there is one, else the moment.
+    #[must_use]
+    pub fn span(&self) -> Option<(jiff::Timestamp, jiff::Timestamp)> {
+        let read = |text: &Option<String>| text.as_deref()?.to_ascii_uppercase().parse::<jiff::Timestamp>().ok();
+        match (read(&self.start_datetime), read(&self.end_datetime)) {
+            (Some(start), Some(end)) => Some((start, end)),
+            _ => read(&self.datetime).map(|moment| (moment, moment)),
+        }
+    }
 }
 
 /// A collection that the catalogue now holds.

@@ -7,7 +7,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use landfall_events::report::{CollectionLoaded, Effect, Ignored, ItemLoaded, ObjectRouted, Refused, Waiting};
+use landfall_events::notice::{ATTRIBUTES_MAX, Attribute, BYTES_MAX, Body, Style, Topic};
+use landfall_events::report::{CollectionLoaded, Effect, Ignored, ItemLoaded, ObjectRouted, Place, Refused, Waiting};
 use landfall_events::routed::{CollectionReleased, CollectionRouted, ItemRouted, RoutedObject};
 use landfall_events::validated::{CollectionValidated, ItemValidated, ObjectAccepted, ObjectRemoved};
 use landfall_events::{
@@ -132,6 +133,22 @@ fn routed_events() -> Vec<Routed> {
     ]
 }
 
+fn place(bbox: [f64; 4]) -> Place {
+    let datetime = Some("2024-05-17T10:15:00.024Z".into());
+    Place { bbox, datetime, start_datetime: None, end_datetime: None }
+}
+
+/// An item with everything that attributes can be made of.
+fn loaded(effect: Effect, document: Option<Document>, place: Option<Place>) -> Envelope<Report> {
+    let cause = cause("sbn/C/metadata/items/i.json");
+    let (collection, item, assets) = ("C".to_owned(), "i".to_owned(), vec![routed("sbn/C/data/i.tif")]);
+    Envelope::new(ItemLoaded { cause, collection, item, effect, document, assets, place }.into(), "sbn", 0)
+}
+
+fn style() -> Style {
+    Style { api: "https://stac.example.org".into(), body: Body::CloudEvents }
+}
+
 fn reports() -> Vec<Report> {
     let cause = cause("sbn/C/metadata/items/i.json");
     let (collection, item) = ("C".to_owned(), "i".to_owned());
@@ -145,6 +162,7 @@ fn reports() -> Vec<Report> {
             effect: Effect::Created,
             document: Some(document(ITEM)),
             assets,
+            place: Some(place([16.3, 47.8, 16.7, 48.0])),
         }
         .into(),
         CollectionLoaded {
@@ -204,34 +222,104 @@ fn every_event_has_an_example_that_still_reads() {
     assert_eq!(check_examples(reports()), Report::KINDS.iter().copied().collect());
 }
 
-#[test]
-fn every_notice_has_an_example() {
-    let mut names = BTreeSet::new();
-    for report in reports() {
-        let Some(notice) = Notice::of(&Envelope::new(report, "sbn", 0)) else { continue };
-        let body: Value = serde_json::from_str(&notice.body).unwrap();
-        let name = format!("notice.{}.json", body["type"].as_str().unwrap());
-        check_file(&folder("examples").join(&name), &pretty(&notice.body));
-        assert!(notice.attributes.len() <= 10, "raw delivery takes ten attributes");
-        assert!(names.insert(name));
+/// Asserts that a notice is as its topic's schema says, and can be sent.
+#[track_caller]
+fn check_notice(notice: &Notice) {
+    let name = if notice.topic == Topic::Completed { "notice.completed.json" } else { "notice.rejected.json" };
+    let schema: Value = serde_json::from_str(&std::fs::read_to_string(folder("schemas").join(name)).unwrap()).unwrap();
+    let body: Value = serde_json::from_str(&notice.body).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let problems: Vec<String> = validator.iter_errors(&body).map(|problem| problem.to_string()).collect();
+    assert!(problems.is_empty(), "{problems:?} in {body:#}");
+
+    // https://docs.aws.amazon.com/sns/latest/dg/sns-message-attributes.html
+    assert!(notice.attributes.len() <= ATTRIBUTES_MAX, "{:?}", notice.attributes);
+    let mut bytes = notice.body.len();
+    for (name, value) in &notice.attributes {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+        assert!(name.chars().all(is_plain) && !name.starts_with("AWS") && !name.starts_with('.'), "{name}");
+        assert!(!value.as_str().is_empty(), "{name} has no value");
+        if let Attribute::Number(number) = value {
+            assert!(number.parse::<f64>().unwrap().abs() <= 1e9, "{name} is {number}");
+            let decimals = number.split_once('.').map_or(0, |(_, decimals)| decimals.len());
+            assert!(decimals <= 5 && !number.contains('e'), "{name} is {number}");
+        }
+        bytes += name.len() + "Number".len() + value.as_str().len();
     }
-    assert_eq!(names.len(), 4);
+    assert!(bytes <= 256 * 1024, "{bytes} bytes");
 }
 
 #[test]
-fn a_notice_that_would_be_too_large_leaves_its_document_out() {
-    let text = format!(r#"{{"x":"{}"}}"#, "y".repeat(landfall_events::notice::BYTES_MAX));
-    let cause = cause("sbn/C/metadata/items/i.json");
-    let loaded = ItemLoaded {
-        cause,
-        collection: "C".into(),
-        item: "i".into(),
-        effect: Effect::Created,
-        document: Some(document(&text)),
-        assets: vec![],
+fn every_notice_has_an_example_and_is_as_its_schema_says() {
+    let mut names = BTreeSet::new();
+    let reports = reports().into_iter().map(|report| Envelope::new(report, "sbn", 0));
+    for report in reports.chain([loaded(Effect::Deleted, None, None)]) {
+        let Some(notice) = Notice::of(&report, &style()) else { continue };
+        check_notice(&notice);
+        let body: Value = serde_json::from_str(&notice.body).unwrap();
+        let name = format!("notice.{}.json", body["type"].as_str().unwrap());
+        check_file(&folder("examples").join(&name), &pretty(&notice.body));
+        assert!(names.insert(name));
+    }
+    assert_eq!(names.len(), 5);
+}
+
+fn attributes(report: &Envelope<Report>) -> Vec<(String, String)> {
+    let notice = Notice::of(report, &style()).unwrap();
+    check_notice(&notice);
+    notice.attributes.into_iter().map(|(name, value)| (name, value.as_str().to_owned())).collect()
+}
+
+#[test]
+fn items_have_the_attributes_of_earth_search() {
+    let place = Place {
+        start_datetime: Some("2024-05-17T10:00:00Z".into()),
+        end_datetime: Some("2024-05-17T11:00:00Z".into()),
+        ..place([-16.123_456_7, 1e-9, -0.000_001, 90.0])
     };
-    let notice = Notice::of(&Envelope::new(loaded.into(), "sbn", 0)).unwrap();
-    assert!(notice.body.len() < 2000, "{}", notice.body.len());
+    let found = attributes(&loaded(Effect::Replaced, Some(document(ITEM)), Some(place)));
+    let expected = [
+        ("bbox.ll_lat", "0"),
+        ("bbox.ll_lon", "-16.12346"),
+        ("bbox.ur_lat", "90"),
+        ("bbox.ur_lon", "0"),
+        ("collection", "C"),
+        ("datetime", "2024-05-17T10:15:00.024Z"),
+        ("end_datetime", "2024-05-17T11:00:00Z"),
+        ("provider", "sbn"),
+        ("start_datetime", "2024-05-17T10:00:00Z"),
+        ("status", "updated"),
+    ];
+    assert_eq!(found, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+}
+
+#[test]
+fn other_notices_have_few_attributes() {
+    let names =
+        |report: &Envelope<Report>| -> Vec<String> { attributes(report).into_iter().map(|(name, _)| name).collect() };
+    assert_eq!(names(&loaded(Effect::Deleted, None, None)), ["collection", "provider", "status"]);
+    let refused = Refused { cause: cause("sbn/x"), stage: "route".into(), refusal: refusal().of_item("C", "i") };
+    let refused = Envelope::new(Report::from(refused), "sbn", 0);
+    assert_eq!(names(&refused), ["code", "collection", "provider", "stage"]);
+}
+
+#[test]
+fn a_document_that_does_not_fit_is_linked_to() {
+    let text = format!(r#"{{"x":"{}"}}"#, "y".repeat(BYTES_MAX));
+    let report = loaded(Effect::Created, Some(document(&text)), Some(place([16.3, 47.8, 16.7, 48.0])));
+    let notice = Notice::of(&report, &style()).unwrap();
+    check_notice(&notice);
+    let body: Value = serde_json::from_str(&notice.body).unwrap();
+    assert_eq!(body["data"]["href"], "https://stac.example.org/collections/C/items/i");
+}
+
+#[test]
+fn a_subscriber_may_have_the_bare_document() {
+    let style = Style { body: Body::Item, ..style() };
+    let report = loaded(Effect::Created, Some(document(ITEM)), None);
+    assert_eq!(Notice::of(&report, &style).unwrap().body, ITEM);
+    let gone = Notice::of(&loaded(Effect::Deleted, None, None), &style).unwrap().body;
+    assert_eq!(gone, r#"{"id":"i","collection":"C"}"#);
 }
 
 /// The schemas of the payloads, generated from the types.

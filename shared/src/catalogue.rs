@@ -9,7 +9,9 @@ mod postgres;
 
 pub(crate) use plan::record;
 pub use plan::{Collections, View, plan};
-pub use postgres::{Access, Due, Extents, LedgerRow, Maintained, Password, PostgresCatalogue, Reaction, RowFilter};
+pub use postgres::{
+    Access, AssetHref, Due, Extents, LedgerRow, Maintained, Password, PostgresCatalogue, Reaction, RowFilter,
+};
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,7 +21,7 @@ use jiff::Timestamp;
 use landfall_events::codes::{self, Code};
 use landfall_events::report::Effect;
 use landfall_events::routed::CollectionReleased;
-use landfall_events::{Cause, Envelope, Event, EventId, ObjectRef, Problem, Refusal, Report, Routed};
+use landfall_events::{Cause, Envelope, Event, EventId, ObjectRef, Place, Problem, Refusal, Report, Routed};
 use serde::{Deserialize, Serialize};
 
 use crate::pgstac::Item;
@@ -418,6 +420,43 @@ pub enum Standing {
     Superseded,
 }
 
+/// What a notice says of the catalogue.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Claim {
+    /// This item is found.
+    Item {
+        /// Its collection.
+        collection: String,
+        /// Its id.
+        item: String,
+        /// Where and when, as far as that is known.
+        place: Option<Place>,
+    },
+    /// This item is not found any more.
+    NoItem {
+        /// Its collection.
+        collection: String,
+        /// Its id.
+        item: String,
+    },
+    /// This collection is there.
+    Collection {
+        /// Its id.
+        collection: String,
+    },
+}
+
+/// What became of a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// It is so.
+    Holds,
+    /// It is not so, or not yet.
+    NotYet,
+    /// An item that should be gone is there again, from another object.
+    Overtaken,
+}
+
 /// Why the catalogue did not do as asked.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CatalogueError {
@@ -483,6 +522,9 @@ pub trait Catalogue: Send + Sync {
         reports: &[Envelope<Report>],
         released_by: Option<&EventId>,
     ) -> Result<Vec<Standing>, CatalogueError>;
+
+    /// Looks whether the catalogue answers its users as notices say.
+    async fn prove(&self, claims: &[Claim]) -> Result<Vec<Proof>, CatalogueError>;
 
     /// Records that these events were announced.
     async fn announced(&self, events: &[EventId]) -> Result<(), CatalogueError>;

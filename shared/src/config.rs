@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use landfall_events::ObjectRef;
+use landfall_events::notice::{Body, Style};
 use serde::Deserialize;
 
 use crate::runner::{Policy, ProviderOf};
@@ -27,6 +28,36 @@ pub struct Config {
     /// Destination buckets about which there is something to say.
     #[serde(default, rename = "destination")]
     pub destinations: Vec<Destination>,
+    /// How notices are written, and what is looked at before.
+    #[serde(default)]
+    pub notify: Notices,
+}
+
+/// How notices are written, and what is looked at before.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Notices {
+    /// The URL of the STAC API that subscribers use: `source` and `subject` of a notice are URLs there. Paths, where it
+    /// is not given.
+    pub api: String,
+    /// `cloudevents`, or `item` for the STAC document alone.
+    pub body: Body,
+    /// The most assets of an item that are looked at before it is announced, evenly chosen where it has more.
+    pub assets_max: usize,
+}
+
+impl Default for Notices {
+    fn default() -> Self {
+        Self { api: String::new(), body: Body::default(), assets_max: 1000 }
+    }
+}
+
+impl Notices {
+    /// What a notice needs to know of it.
+    #[must_use]
+    pub fn style(&self) -> Style {
+        Style { api: self.api.trim_end_matches('/').to_owned(), body: self.body }
+    }
 }
 
 /// One (bucket, prefix) with its provider and profile.

@@ -14,8 +14,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::catalogue::{
-    Applied, Catalogue, CatalogueError, Load, Row, Settled, Standing, State, Subject, View, Waiter, due_release,
-    in_order, parts, plan,
+    Applied, Catalogue, CatalogueError, Claim, Load, Proof, Row, Settled, Standing, State, Subject, View, Waiter,
+    due_release, in_order, parts, plan,
 };
 use crate::locked;
 use crate::queue::{BATCH_BYTES_MAX, Delivery, Outgoing, Queue, QueueError};
@@ -427,6 +427,27 @@ impl Catalogue for MemoryCatalogue {
             Ok(standings)
         };
         self.faults.call(effect, || Err(away())).await
+    }
+
+    async fn prove(&self, claims: &[Claim]) -> Result<Vec<Proof>, CatalogueError> {
+        let look = || {
+            let kept = locked(&self.state);
+            let there =
+                |collection: &String, item: &String| kept.items.contains_key(&(collection.clone(), item.clone()));
+            let proof = |claim: &Claim| match claim {
+                Claim::Item { collection, item, .. } if there(collection, item) => Proof::Holds,
+                Claim::NoItem { collection, item } if !there(collection, item) => Proof::Holds,
+                Claim::NoItem { collection, item } => {
+                    let subject = Subject::Item { collection: collection.clone(), item: item.clone() };
+                    let is_loaded = |row: &Row| row.subject == subject && row.state == State::Loaded;
+                    if kept.rows.values().any(is_loaded) { Proof::Overtaken } else { Proof::NotYet }
+                }
+                Claim::Collection { collection } if kept.collections.contains_key(collection) => Proof::Holds,
+                Claim::Item { .. } | Claim::Collection { .. } => Proof::NotYet,
+            };
+            Ok(claims.iter().map(proof).collect())
+        };
+        self.faults.call(look, || Err(away())).await
     }
 
     async fn announced(&self, events: &[EventId]) -> Result<(), CatalogueError> {

@@ -66,7 +66,7 @@ impl Layout {
 /// What is known of a pgSTAC, shared by all connections of a process.
 #[derive(Debug, Default)]
 pub struct Pgstac {
-    layout: Mutex<Option<Layout>>,
+    layout: Mutex<Option<(Instant, Layout)>>,
     collections: Mutex<HashMap<String, Arc<Collection>>>,
 }
 
@@ -123,24 +123,27 @@ pub(crate) struct Prepared {
 pub(crate) type Held = BTreeMap<(String, String), Arc<str>>;
 
 impl Pgstac {
-    /// The layout, which is looked up once; said loudly where it is not known.
+    /// The layout, looked up every minute; said loudly where it is not known.
     ///
     /// # Errors
     /// PostgreSQL's, where there is no pgSTAC for example.
     pub(crate) async fn layout(&self, client: &Client) -> Result<Layout, Error> {
-        if let Some(layout) = locked(&self.layout).clone() {
+        let known = locked(&self.layout).clone();
+        if let Some((_, layout)) = known.clone().filter(|(since, _)| since.elapsed() < FRESH) {
             return Ok(layout);
         }
         let sql = "select pgstac.get_version(), pgstac.get_setting_bool('format_cache')";
         let row = client.query_one(sql, &[]).await?;
         let layout = Layout::of(row.get(0), row.get::<_, Option<bool>>(1).unwrap_or(false));
-        if let Layout::Other { version } = &layout {
+        if let Layout::Other { version } = &layout
+            && known.is_none_or(|(_, known)| known != layout)
+        {
             warn!(
                 version,
                 "the layout of this pgSTAC is not known: items go through upsert_items, which is 10 to 40 times slower"
             );
         }
-        *locked(&self.layout) = Some(layout.clone());
+        *locked(&self.layout) = Some((Instant::now(), layout.clone()));
         Ok(layout)
     }
 
@@ -506,8 +509,9 @@ fn bounds(
     }
 }
 
+/// The last moment that can be named, for what is later.
 fn at_midnight(date: Date) -> Timestamp {
-    date.to_zoned(TimeZone::UTC).expect("UTC has every midnight").timestamp()
+    date.to_zoned(TimeZone::UTC).map_or(Timestamp::MAX, |midnight| midnight.timestamp())
 }
 
 impl Truncation {

@@ -149,7 +149,8 @@ fn from_environment(settings: Settings, environment: &mut Environment) -> Settin
         batch_max: environment.or("LANDFALL_BATCH_MAX", settings.batch_max).max(1),
         batch_bytes_max: environment.or("LANDFALL_BATCH_BYTES_MAX", settings.batch_bytes_max).max(1),
         batch_wait: Duration::from_millis(
-            environment.or("LANDFALL_BATCH_WAIT_MS", u64::try_from(settings.batch_wait.as_millis()).unwrap_or(u64::MAX)),
+            environment
+                .or("LANDFALL_BATCH_WAIT_MS", u64::try_from(settings.batch_wait.as_millis()).unwrap_or(u64::MAX)),
         ),
         visibility: Duration::from_secs(visibility.max(2)),
         ..settings

@@ -10,7 +10,7 @@ use landfall_events::{Cause, Change, ObjectRef, letter};
 use landfall_load::Load;
 use landfall_notify::Notify;
 use landfall_route::Route;
-use landfall_shared::config::{Config, Landings};
+use landfall_shared::config::{Config, Landings, Notices};
 use landfall_shared::memory::{Faults, MemoryCatalogue, MemoryObjects, MemoryQueue, MemoryTopics, Strike};
 use landfall_shared::queue::Queue;
 use landfall_shared::runner::{Outlets, Policy, Runner};
@@ -173,8 +173,10 @@ impl World {
             Route::with(objects.clone(), landings.clone(), &self.config, map, "work").expect("it has no templates")
         );
         let load = runner!(Load::with(catalogue.clone(), objects.clone(), "work", policy.wait_max));
-        let notify =
-            runner!(Notify::with(catalogue.clone(), Arc::new(self.topics.clone()), objects.clone(), landings.clone()));
+        let notify = {
+            let (topics, notices) = (Arc::new(self.topics.clone()), Notices::default());
+            runner!(Notify::with(catalogue.clone(), topics.clone(), objects.clone(), landings.clone(), &notices))
+        };
         for _ in 0..10_000 {
             let mut moved = false;
             moved |= self.step(&validate).await;

@@ -120,6 +120,28 @@ impl Drop for Database {
     }
 }
 
+/// Only an AWS endpoint, for tests of queues and topics alone.
+pub struct Aws {
+    _folder: tempfile::TempDir,
+    _ministack: Child,
+    /// How to reach it.
+    pub sdk: aws_config::SdkConfig,
+}
+
+impl Aws {
+    /// Starts it; it ends with this.
+    ///
+    /// # Errors
+    /// Where it is missing (`make setup` installs it) or does not start.
+    pub async fn start() -> anyhow::Result<Self> {
+        let (folder, layout) = fresh()?;
+        let port = Ports::choose(&layout)?.aws;
+        let ministack = stack::start_ministack(&layout, port, Access::Open).await?;
+        let sdk = deployment::local_sdk(&format!("http://127.0.0.1:{port}")).await;
+        Ok(Self { _folder: folder, _ministack: ministack, sdk })
+    }
+}
+
 async fn restart_at_once(postgres: &mut Child, cluster: &postgres::Cluster) -> anyhow::Result<()> {
     if let Some(started) = postgres.id().and_then(|pid| Started::of("postgres", pid)) {
         started.signal(Signal::SIGQUIT);

@@ -245,7 +245,8 @@ async fn members_parked_large_and_removed_documents_end_as_they_should() -> anyh
     s3.delete_object().bucket(bucket).key("sbn/C/metadata/soon-gone.json").send().await?;
     let notices = real.notices(PARKED + 5).await?;
     let deleted = notices.values().filter(|notice| notice["type"] == "org.ogc.api.collection.item.delete");
-    assert_eq!(deleted.map(|notice| notice["subject"].as_str()).collect::<Vec<_>>(), [Some("gone")]);
+    let deleted: Vec<_> = deleted.map(|notice| notice["subject"].as_str()).collect();
+    assert_eq!(deleted, [Some("/collections/C/items/gone")]);
     assert_eq!(count_items(&real).await?, PARKED as i64 + 1);
     real.settled_as(&serde_json::json!({"completed": PARKED + 2, "refused": 1, "removed": 1}), 30).await?;
     Ok(())

@@ -22,12 +22,13 @@ pub(super) struct Known {
 }
 
 impl Journal {
-    /// Finds what an earlier load of the same, unchanged files has written.
-    pub(super) fn open(state: &Path, files: &[PathBuf]) -> anyhow::Result<Self> {
+    /// Finds what an earlier load of the same, unchanged files into the same database has written.
+    pub(super) fn open(state: &Path, files: &[PathBuf], database: &str) -> anyhow::Result<Self> {
         if files.iter().any(|file| file.as_os_str() == "-") {
             return Ok(Self { place: None, known: Known::default() });
         }
         let mut hasher = Sha256::new();
+        hasher.update(database);
         for file in files {
             let metadata = file.metadata()?;
             let modified = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();

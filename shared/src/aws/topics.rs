@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use aws_sdk_sns::Client;
 use aws_sdk_sns::types::{MessageAttributeValue, PublishBatchRequestEntry};
 use landfall_events::Notice;
-use landfall_events::notice::Topic;
+use landfall_events::notice::{Attribute, Topic};
 
 use super::said;
 use crate::topic::{TopicError, Topics};
@@ -36,7 +36,9 @@ impl SnsTopics {
         let entries = notices.iter().map(|(index, notice)| {
             let mut entry = PublishBatchRequestEntry::builder().id(index.to_string()).message(&notice.body);
             for (name, value) in &notice.attributes {
-                let value = MessageAttributeValue::builder().data_type("String").string_value(value).build();
+                let (Attribute::Text(text) | Attribute::Number(text)) = value;
+                let kind = if matches!(value, Attribute::Number(_)) { "Number" } else { "String" };
+                let value = MessageAttributeValue::builder().data_type(kind).string_value(text).build();
                 entry = entry.message_attributes(name, value.expect("the data type is set"));
             }
             entry.build().expect("id and message are set")
@@ -78,7 +80,8 @@ impl SnsTopics {
 }
 
 fn bytes(notice: &Notice) -> usize {
-    notice.body.len() + notice.attributes.iter().map(|(name, value)| name.len() + value.len() + 6).sum::<usize>()
+    notice.body.len()
+        + notice.attributes.iter().map(|(name, value)| name.len() + value.as_str().len() + 6).sum::<usize>()
 }
 
 #[async_trait]

@@ -423,16 +423,22 @@ pub(crate) fn subject_of(report: &Report) -> Subject {
 fn record_one(view: &mut View, report: &Envelope<Report>, released_by: Option<&EventId>) -> Standing {
     let mut subject = subject_of(&report.event);
     let cause = landfall_events::Event::cause(&report.event);
-    let at_subject = view.row(&cause.object, &subject);
+    let at_subject = view.row(&cause.object, &subject).cloned();
     if matches!(report.event, Report::Item(_) | Report::Collection(_)) {
         // What load did stands until load does something else with it, whatever was refused meanwhile.
-        return match at_subject {
+        return match &at_subject {
             Some(row) if row.event == report.id && row.announced.is_some() => Standing::Announced,
             Some(row) if row.event == report.id => Standing::Current,
             _ => Standing::Superseded,
         };
     }
     if view.is_stale(cause) {
+        // What a release has found, and what is outdated: it does not wait any more.
+        let parked = at_subject.filter(|row| row.state == State::Parked && self_order(row, cause) == Ordering::Equal);
+        if let Some(parked) = parked.filter(|_| released_by.is_some()) {
+            let (state, waits_for) = (State::Superseded, Vec::new());
+            view.write(Row { state, parked: None, waits_for, until: None, ..parked });
+        }
         return Standing::Superseded;
     }
     // Of one change, what is known of the same member counts, whatever it was thought to be about.
@@ -461,8 +467,14 @@ fn record_one(view: &mut View, report: &Envelope<Report>, released_by: Option<&E
             return Standing::Superseded;
         }
     }
-    // A row that says what the catalogue holds is not written over by what it does not hold.
-    if at_subject.is_some_and(|row| matches!(row.state, State::Loaded | State::Ready)) {
+    // A row that says what the catalogue holds is not written over by what it does not hold; nor one that waits by
+    // what another member of the same file has come to.
+    let is_kept = |row: &Row| match row.state {
+        State::Loaded | State::Ready => true,
+        State::Parked => row.cause.member != cause.member && self_order(row, cause) == Ordering::Equal,
+        _ => false,
+    };
+    if at_subject.as_ref().is_some_and(is_kept) {
         subject = Subject::Object { member: cause.member };
     }
     let mut row = match &report.event {
@@ -815,9 +827,49 @@ mod tests {
             effect: Effect::Created,
             document: None,
             assets: vec![],
+            place: None,
         };
         assert_eq!(record_all(&mut view, &[Envelope::new(loaded.into(), "p", 0)]), [Standing::Current]);
         assert_eq!(check(&mut view, &[removed(cause("k", "3", 3))], &[Applied::Removed]), [gone("i")]);
+    }
+
+    fn refused_item(cause: Cause) -> Envelope<Report> {
+        let mut report = refused(cause, 0);
+        if let Report::Refused(refused) = &mut report.event {
+            refused.refusal = refused.refusal.clone().of_item("c", "i");
+        }
+        report
+    }
+
+    fn states(view: &View) -> Vec<State> {
+        view.rows.values().map(|row| row.state).collect()
+    }
+
+    #[test]
+    fn what_waits_outdated_is_not_found_by_its_release_again() {
+        let mut view = View::default();
+        let parked = item("i", cause("k", "1", 1));
+        let waits = Applied::Parked { until: until(), collection: "c".into() };
+        check(&mut view, &[parked], &[waits]);
+        // The key holds something else now that is no document.
+        assert_eq!(record_all(&mut view, &[refused(cause("k", "2", 2), 0)]), [Standing::Current]);
+        assert_eq!(states(&view), [State::Parked, State::Refused]);
+        let release = EventId("r".into());
+        let standings = record(&mut view, &[refused_item(cause("k", "1", 1))], Some(&release));
+        assert_eq!(standings, [Standing::Superseded]);
+        assert_eq!(states(&view), [State::Superseded, State::Refused]);
+        assert!(view.rows.values().all(|row| row.parked.is_none()));
+    }
+
+    #[test]
+    fn a_member_that_waits_is_kept_when_another_of_the_same_id_is_refused() {
+        let mut view = View::default();
+        let first = cause("k", "1", 1).of_member(1);
+        check(&mut view, &[item("i", first)], &[Applied::Parked { until: until(), collection: "c".into() }]);
+        let third = refused_item(cause("k", "1", 1).of_member(3));
+        assert_eq!(record_all(&mut view, &[third]), [Standing::Current]);
+        assert_eq!(states(&view), [State::Parked, State::Refused]);
+        assert!(view.rows.values().any(|row| row.parked.is_some()));
     }
 
     #[test]

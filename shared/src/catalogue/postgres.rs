@@ -3,6 +3,8 @@
 mod fault;
 mod ledger;
 mod maintenance;
+mod proof;
+mod reconciliation;
 mod session;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +22,8 @@ use tokio_postgres::types::ToSql;
 use tracing::debug;
 
 use super::{
-    Applied, Catalogue, CatalogueError, Content, Load, Row, Settled, Standing, View, Waiter, in_order, parts, plan,
+    Applied, Catalogue, CatalogueError, Claim, Content, Load, Proof, Row, Settled, Standing, View, Waiter, in_order,
+    parts, plan,
 };
 use crate::locked;
 use crate::pgstac::{Item, Pgstac, Prepared};
@@ -29,6 +32,7 @@ use ledger::read_row;
 
 pub use fault::Reaction;
 pub use maintenance::{Due, Extents, Maintained};
+pub use reconciliation::AssetHref;
 use session::Sessions;
 pub use session::{Access, Password};
 
@@ -69,6 +73,20 @@ impl PostgresCatalogue {
         self.sessions.client().await
     }
 
+    /// Which database it is: the same for every way to it, and another for one that was made anew.
+    ///
+    /// # Errors
+    /// [`CatalogueError`].
+    pub async fn identity(&self) -> Result<String, CatalogueError> {
+        let client = self.client().await?;
+        let sql = "select d.oid::bigint, d.datname::text, coalesce(inet_server_addr()::text, ''), inet_server_port()
+            from pg_database d where d.datname = current_database()";
+        let row = client.query_one(sql, &[]).await?;
+        let (oid, name, host, port): (i64, String, String, Option<i32>) =
+            (row.get(0), row.get(1), row.get(2), row.get(3));
+        Ok(format!("{host}:{} {name} {oid}", port.unwrap_or_default()))
+    }
+
     async fn apply_once(&self, loads: &[&Load], park_until: Timestamp) -> Result<Vec<Settled>, Fault> {
         let mut client = self.client().await?;
         let prepared = self.pgstac.prepare(&mut client, items(loads)).await?;
@@ -106,15 +124,12 @@ impl PostgresCatalogue {
             items.iter().map(|item| ((item.collection.as_str(), item.id.as_str()), *item)).collect();
         let transaction = client.transaction().await?;
         // Where an id has one possible place, the unique index serialises writers.
-        let movable: BTreeMap<i64, bool> = newest
-            .keys()
-            .filter(|(collection, _)| prepared.is_divided(collection))
-            .map(|(collection, id)| (lock_of("item", &[collection, id]), true))
-            .collect();
+        let movable: Vec<(&str, &str)> =
+            newest.keys().copied().filter(|(collection, _)| prepared.is_divided(collection)).collect();
         let held = if movable.is_empty() {
             Default::default()
         } else {
-            take_locks(&transaction, movable).await?;
+            lock_items(&transaction, movable.into_iter()).await?;
             prepared.held(&transaction, &newest.keys().copied().collect()).await?
         };
         let written: Vec<&Item> = newest.into_values().collect();
@@ -145,6 +160,7 @@ impl PostgresCatalogue {
             Err(Fault::Stale(why)) => {
                 debug!(why, "what is known of pgSTAC is read again");
                 self.pgstac.forget();
+                self.sessions.forget_statements();
             }
             Err(Fault::Passed(error @ CatalogueError::Unusable(_))) => {
                 // Another version may be there when it is mended.
@@ -167,7 +183,7 @@ impl PostgresCatalogue {
         let key = |cause: &landfall_events::Cause| lock_of("key", &[&cause.object.bucket, &cause.object.key]);
         let keys: BTreeMap<i64, bool> = causes.clone().map(|cause| (key(cause), true)).collect();
         take_locks(&transaction, keys).await?;
-        lock_items(&transaction, ledger::named_by_reports(reports).iter()).await?;
+        lock_items(&transaction, ledger::named_by_reports(reports).iter().map(borrowed)).await?;
         let mut view = View::default();
         ledger::keep_rows(&mut view, &ledger::fetch_rows(&transaction, causes.clone()).await?);
         ledger::fetch_subjects(&transaction, &mut view, reports).await?;
@@ -340,6 +356,11 @@ impl Catalogue for PostgresCatalogue {
         Ok(again.await?)
     }
 
+    async fn prove(&self, claims: &[Claim]) -> Result<Vec<Proof>, CatalogueError> {
+        let again = (|| self.guarded(self.prove_once(claims))).retry(backoff()).when(Fault::is_passing);
+        Ok(again.await?)
+    }
+
     async fn announced(&self, events: &[EventId]) -> Result<(), CatalogueError> {
         let client = self.client().await?;
         let ids: Vec<&str> = events.iter().map(|id| id.0.as_str()).collect();
@@ -426,16 +447,33 @@ async fn lock_keys(transaction: &Transaction<'_>, loads: &[&Load]) -> Result<(),
     take_locks(transaction, collections.into_iter().chain(keys)).await
 }
 
-/// Takes locks on items.
-async fn lock_items(
+/// The most items that are locked one by one: PostgreSQL's table of locks is small, and shared by all.
+/// <https://www.postgresql.org/docs/15/runtime-config-locks.html>
+const ITEM_LOCKS_MAX: usize = 1000;
+
+/// Takes locks on items, by collection and id: each its own, beside one that all share; or that one alone, where there
+/// are too many, a file of thousands that is removed for example.
+async fn lock_items<'n>(
     transaction: &Transaction<'_>,
-    named: impl Iterator<Item = &(String, String)>,
+    named: impl Iterator<Item = (&'n str, &'n str)>,
 ) -> Result<(), Fault> {
-    let locks: BTreeMap<i64, bool> = named
+    let each: BTreeMap<i64, bool> = named
         .filter(|(_, item)| !item.is_empty())
         .map(|(collection, item)| (lock_of("item", &[collection, item]), true))
         .collect();
-    take_locks(transaction, locks).await
+    if each.is_empty() {
+        return Ok(());
+    }
+    let all = lock_of("items", &[]);
+    if each.len() > ITEM_LOCKS_MAX {
+        return take_locks(transaction, [(all, true)]).await;
+    }
+    take_locks(transaction, [(all, false)].into_iter().chain(each)).await
+}
+
+/// Names as they are borrowed.
+fn borrowed((collection, item): &(String, String)) -> (&str, &str) {
+    (collection, item)
 }
 
 /// Fetches what a batch's plan looks at, under locks that nobody else's plan can change it.
@@ -447,7 +485,7 @@ async fn fetch(transaction: &Transaction<'_>, prepared: &Prepared, loads: &[&Loa
     // What a batch's keys have provided before may go with it.
     let mut named = ledger::named(loads);
     named.extend(ledger::named_by_rows(&view));
-    lock_items(transaction, named.iter()).await?;
+    lock_items(transaction, named.iter().map(borrowed)).await?;
     let ids: BTreeSet<(&str, &str)> = items(loads).map(|item| (item.collection.as_str(), item.id.as_str())).collect();
     // All are under way at once.
     let (rivals, newest, collections, held) = futures::try_join!(

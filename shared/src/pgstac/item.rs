@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use jiff::Timestamp;
+use landfall_events::Place;
 use landfall_events::codes::{self, Code};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -98,6 +99,15 @@ impl Item {
     pub fn bbox(&self) -> [f64; 4] {
         self.shape.bbox
     }
+
+    /// Where and when it is, in the document's own words.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        let properties = sonic_rs::get(self.text.as_str(), ["properties"]).ok();
+        let times: Times = properties.and_then(|raw| sonic_rs::from_str(raw.as_raw_str()).ok()).unwrap_or_default();
+        let Times { datetime, start_datetime, end_datetime } = times;
+        Place { bbox: self.bbox(), datetime, start_datetime, end_datetime }
+    }
 }
 
 /// The members that are looked at, as they are written.
@@ -130,14 +140,20 @@ fn name(raw: Option<&str>, code: Code, pointer: &'static str) -> Result<String, 
     Ok(id)
 }
 
+/// The last moment at which an item may begin: its partition must have an end that times can name.
+const BEGIN_MAX: Timestamp = Timestamp::constant(253_370_764_800, 0); // 9999-01-01T00:00:00Z
+
+const TOO_LATE: &str = "nothing can begin in the year 9999";
+
+#[derive(Deserialize, Default)]
+struct Times {
+    datetime: Option<String>,
+    start_datetime: Option<String>,
+    end_datetime: Option<String>,
+}
+
 /// When the item begins and ends, as pgSTAC decides it.
 fn times(properties: &str) -> Result<(Timestamp, Timestamp), Unfit> {
-    #[derive(Deserialize, Default)]
-    struct Times {
-        datetime: Option<String>,
-        start_datetime: Option<String>,
-        end_datetime: Option<String>,
-    }
     let wrong = |pointer, why: String| unfit(codes::LOAD_DATETIME, pointer, why);
     let times: Times = sonic_rs::from_str(properties)
         .map_err(|_| wrong("/properties", "a datetime is not a string, or there are no properties".into()))?;
@@ -150,6 +166,10 @@ fn times(properties: &str) -> Result<(Timestamp, Timestamp), Unfit> {
     match (datetime, start, end) {
         (_, Some(start), Some(end)) if start > end => {
             Err(wrong("/properties/end_datetime", "the range ends before it starts".into()))
+        }
+        (_, Some(start), Some(_)) if start > BEGIN_MAX => Err(wrong("/properties/start_datetime", TOO_LATE.into())),
+        (Some(datetime), ..) if datetime > BEGIN_MAX && start.and(end).is_none() => {
+            Err(wrong("/properties/datetime", TOO_LATE.into()))
         }
         (_, Some(start), Some(end)) => Ok((start, end)),
         (Some(datetime), ..) => Ok((datetime, datetime)),
@@ -176,7 +196,16 @@ fn rfc3339(text: &str) -> Option<Timestamp> {
         b'Z' | b'z' => true,
         _ => bytes.len() > 24 && is(bytes.len() - 6, b"+-") && is(bytes.len() - 3, b":"),
     };
-    (date && time && zone && text.is_ascii()).then(|| text.to_ascii_uppercase().parse().ok())?
+    if !(date && time && zone && text.is_ascii()) {
+        return None;
+    }
+    match text.to_ascii_uppercase().parse::<Timestamp>() {
+        // PostgreSQL counts in microseconds: what is finer lies in the one before it, also at the end of a month.
+        Ok(time) => i64::try_from(time.as_nanosecond().div_euclid(1000)).ok().map(Timestamp::from_microsecond)?.ok(),
+        // The library's time ends a day before the year 9999 does, which many write for "without an end".
+        Err(_) if text.starts_with("9999-12-3") => Some(Timestamp::constant(253_402_207_200, 0)),
+        Err(_) => None,
+    }
 }
 
 /// Looks through a whole document for what the database cannot hold, or its readers cannot.
@@ -296,6 +325,22 @@ mod tests {
     #[track_caller]
     fn check(text: &str, expected: Code) {
         assert_eq!(Item::read(text).unwrap_err().code, expected, "{text}");
+    }
+
+    #[test]
+    fn times_are_whole_microseconds_and_may_have_no_end() {
+        let of = |start: &str, end: &str| {
+            let range = format!(r#"{{"datetime":null,"start_datetime":"{start}","end_datetime":"{end}"}}"#);
+            Item::read(document("\"i\"", POINT, &range))
+        };
+        // The end of a month as some write it, and a moment before the epoch.
+        let item = of("1969-12-31T23:59:59.9999999Z", "2024-01-31T23:59:59.9999999Z").unwrap();
+        assert_eq!(item.datetime, "1969-12-31T23:59:59.999999Z".parse().unwrap());
+        assert_eq!(item.end_datetime, "2024-01-31T23:59:59.999999Z".parse().unwrap());
+        assert!(of("2024-01-01T00:00:00Z", "9999-12-31T23:59:59Z").unwrap().end_datetime > item.end_datetime);
+        let late = of("9999-06-01T00:00:00Z", "9999-12-31T23:59:59Z").unwrap_err();
+        assert_eq!((late.code, late.pointer), (codes::LOAD_DATETIME, "/properties/start_datetime"));
+        check(&document("\"i\"", POINT, r#"{"datetime":"9999-12-31T23:59:59Z"}"#), codes::LOAD_DATETIME);
     }
 
     #[test]

@@ -66,7 +66,9 @@ pub(crate) async fn by_halves<T, F: Future<Output = Attempt<T>>>(
                 }
                 Attempt::TooMuch(_) => {
                     let half = part.split_off(part.len().div_ceil(2));
-                    pending.extend([second, half, part].into_iter().filter(|part| !part.is_empty()));
+                    // The last is the next: the order is kept.
+                    let later = std::mem::take(&mut unsuspected);
+                    pending.extend([later, second, half, part].into_iter().filter(|part| !part.is_empty()));
                     break None;
                 }
                 Attempt::Failed(error) => {
@@ -101,10 +103,14 @@ mod tests {
 
     /// Runs it on so many with these culprits; gives the number of attempts.
     async fn check(count: usize, culprits: &[usize], most: usize) -> usize {
-        let attempts = Cell::new(0);
+        let (attempts, through) = (Cell::new(0), Cell::new(0));
         let results = by_halves((0..count).collect(), |part: Vec<usize>| {
             attempts.set(attempts.get() + 1);
             assert!(part.is_sorted(), "the order is kept: {part:?}");
+            assert!(part[0] >= through.get(), "{part:?} after {}", through.get());
+            if part.len() <= most && !part.iter().any(|index| culprits.contains(index)) {
+                through.set(part[part.len() - 1]);
+            }
             std::future::ready(if part.len() > most {
                 Attempt::TooMuch(CatalogueError::TooMuch("locks".into()))
             } else if part.iter().any(|index| culprits.contains(index)) {
@@ -139,6 +145,9 @@ mod tests {
     async fn what_is_too_much_goes_in_parts() {
         assert_eq!(check(100, &[], 50).await, 3);
         check(100, &[3, 99], 20).await;
+        for most in 1..16 {
+            check(16, &[3, 4, 9], most).await;
+        }
     }
 
     #[tokio::test]

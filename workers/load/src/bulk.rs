@@ -58,6 +58,8 @@ pub struct Bulk {
     workers: JoinSet<Result<Extents, CatalogueError>>,
     state: Arc<Mutex<State>>,
     catalogue: PostgresCatalogue,
+    /// Of what an earlier load has settled.
+    extents: Extents,
 }
 
 struct Shard {
@@ -100,7 +102,7 @@ impl Bulk {
             Shard { to, batch: Vec::new(), bytes: 0 }
         });
         let shards = shards.collect();
-        Self { shards, workers, state, catalogue }
+        Self { shards, workers, state, catalogue, extents: Extents::default() }
     }
 
     /// How far it is; what was rejected is handed out once.
@@ -116,6 +118,13 @@ impl Bulk {
         let number = state.take();
         state.progress.rejected.push(Rejected { number, id, code, reason });
         state.settle();
+    }
+
+    /// Takes an item that an earlier load has settled, for the extents of the collections alone.
+    pub fn settled(&mut self, text: String) {
+        if let Ok(item) = Item::read(text) {
+            self.extents.add(&item);
+        }
     }
 
     /// Takes an item's JSON text. Of one id, the last of a stream counts.
@@ -183,7 +192,7 @@ impl Bulk {
                 return Err(self.failure().await);
             }
         }
-        let mut extents = Extents::default();
+        let mut extents = std::mem::take(&mut self.extents);
         while let Some(ended) = self.workers.join_next().await {
             extents.extend(&ended.map_err(|error| CatalogueError::Unavailable(error.to_string()))??);
         }

@@ -13,7 +13,7 @@ use landfall_events::report::{CollectionLoaded, Effect, Ignored, ItemLoaded, Rep
 use landfall_events::routed::{CollectionReleased, CollectionRouted, ItemRouted, RoutedObject};
 use landfall_events::{Cause, Document, Envelope, Event, Problem, Refusal, Routed, codes, report};
 use landfall_shared::catalogue::{
-    Applied, Back, Catalogue, CatalogueError, Content, Gone, Load as Change, Settled, in_order, parts,
+    Applied, Back, Catalogue, CatalogueError, Content, Gone, Load as Change, Settled, Standing, in_order, parts,
 };
 use landfall_shared::documents::Documents;
 use landfall_shared::objects::{Objects, ObjectsError};
@@ -127,9 +127,9 @@ fn shard(of: &impl Hash, count: usize) -> usize {
     usize::try_from(hasher.finish() % count as u64).expect("it is less than their number")
 }
 
-/// Cuts a batch so that the documents of one group are not held in memory together with those of the next.
-fn groups(batch: &[Envelope<Routed>]) -> Vec<&[Envelope<Routed>]> {
-    let size = |envelope: &Envelope<Routed>| match &envelope.event {
+/// The bytes of an event's document.
+fn size(envelope: &Envelope<Routed>) -> u64 {
+    match &envelope.event {
         Routed::Item(ItemRouted { document, .. }) | Routed::Collection(CollectionRouted { document, .. }) => {
             match document {
                 Document::Inline(raw) => raw.get().len() as u64,
@@ -137,7 +137,11 @@ fn groups(batch: &[Envelope<Routed>]) -> Vec<&[Envelope<Routed>]> {
             }
         }
         Routed::Removed(_) | Routed::Released(_) => 0,
-    };
+    }
+}
+
+/// Cuts a batch so that the documents of one group are not held in memory together with those of the next.
+fn groups(batch: &[Envelope<Routed>]) -> Vec<&[Envelope<Routed>]> {
     let (mut groups, mut start, mut bytes) = (Vec::new(), 0, 0);
     for (index, envelope) in batch.iter().enumerate() {
         let size = size(envelope);
@@ -195,9 +199,9 @@ impl Load {
             let outcome = match (&envelope.event, change) {
                 (_, Err(error)) => Err(error.clone()),
                 (Routed::Released(released), Ok(_)) => self.release(envelope, released, now).await.map(Outcome::Done),
-                (Routed::Item(_) | Routed::Collection(_) | Routed::Removed(_), Ok(_)) => {
+                (Routed::Item(_) | Routed::Collection(_) | Routed::Removed(_), Ok(change)) => {
                     match settled.next().expect("there is one result for each change") {
-                        Ok(settled) => self.outcome(envelope, settled).await.map(Outcome::Done),
+                        Ok(settled) => self.outcome(change, settled).await.map(Outcome::Done),
                         Err(error) => Err(error),
                     }
                 }
@@ -283,11 +287,16 @@ impl Load {
             return Ok(done);
         }
         let mut changes = Vec::with_capacity(found.len());
-        let mut refusals = Vec::new();
+        let (mut refusals, mut bytes) = (Vec::new(), 0);
         for waiter in found {
             if let Some(refusal) = waiter.refusal {
                 refusals.push((waiter.envelope, refusal));
                 continue;
+            }
+            // The next batch takes what would be too much at once.
+            bytes += size(&waiter.envelope);
+            if bytes > BYTES_MAX && !changes.is_empty() {
+                break;
             }
             match self.change(&waiter.envelope, Some(envelope)).await {
                 Ok(change) => changes.push(change),
@@ -303,7 +312,7 @@ impl Load {
         let settled = self.apply(&changes.iter().collect::<Vec<_>>(), self.park_until(now)).await;
         for (change, settled) in changes.iter().zip(settled) {
             let mut one = match settled {
-                Ok(settled) => self.outcome(&change.envelope, settled).await?,
+                Ok(settled) => self.outcome(change, settled).await?,
                 Err(error) if error.class() == Class::Permanent => refused(error.refusal()),
                 Err(error) => return Err(error),
             };
@@ -316,17 +325,20 @@ impl Load {
             // A refused item must not be found parked again, and must be found again by a repetition of this release.
             let (cause, stage) = (parked.event.cause().clone(), Self::NAME.to_owned());
             let report = parked.followed_by(Report::from(report::Refused { cause, stage, refusal: refusal.clone() }));
-            self.catalogue.record(&[report], Some(&envelope.id)).await.map_err(Error::Catalogue)?;
-            done.refused.push(Refused { member: Some(parked), refusal });
+            let standing = self.catalogue.record(&[report], Some(&envelope.id)).await.map_err(Error::Catalogue)?;
+            // What something newer has made needless is not refused.
+            if standing != [Standing::Superseded] {
+                done.refused.push(Refused { member: Some(parked), refusal });
+            }
         }
         done.again.push(again(envelope, released, released.batch + 1));
         Ok(done)
     }
 
     /// What follows from what the catalogue did.
-    async fn outcome(&self, envelope: &Envelope<Routed>, settled: Settled) -> Result<Done<Routed, Report>, Error> {
-        let mut done = outcome(envelope, settled.applied);
-        done.next.extend(settled.gone.into_iter().map(|gone| deleted(envelope, gone)));
+    async fn outcome(&self, change: &Change, settled: Settled) -> Result<Done<Routed, Report>, Error> {
+        let mut done = outcome(change, settled.applied);
+        done.next.extend(settled.gone.into_iter().map(|gone| deleted(&change.envelope, gone)));
         for back in settled.back {
             done.again.extend(self.back(back).await?);
         }
@@ -384,13 +396,13 @@ fn deleted(envelope: &Envelope<Routed>, gone: Gone) -> Envelope<Report> {
     let id = gone.event(cause, envelope.redrive);
     let Gone { collection, item, member } = gone;
     let (cause, effect) = (Cause { member, ..cause.clone() }, Effect::Deleted);
-    let loaded = ItemLoaded { cause, collection, item, effect, document: None, assets: Vec::new() };
+    let loaded = ItemLoaded { cause, collection, item, effect, document: None, assets: Vec::new(), place: None };
     Envelope { id, ..envelope.followed_by(loaded.into()) }
 }
 
 /// What follows for the change itself.
-fn outcome(envelope: &Envelope<Routed>, applied: Applied) -> Done<Routed, Report> {
-    let mut done = Done::default();
+fn outcome(change: &Change, applied: Applied) -> Done<Routed, Report> {
+    let (mut done, envelope) = (Done::default(), &change.envelope);
     match (&envelope.event, applied) {
         (Routed::Item(routed), Applied::Loaded { effect, .. }) => {
             let loaded = ItemLoaded {
@@ -400,6 +412,7 @@ fn outcome(envelope: &Envelope<Routed>, applied: Applied) -> Done<Routed, Report
                 effect,
                 document: Some(routed.document.clone()),
                 assets: routed.assets.clone(),
+                place: if let Content::Item(item) = &change.content { Some(item.place()) } else { None },
             };
             done.next.push(envelope.followed_by(loaded.into()));
         }

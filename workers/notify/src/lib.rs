@@ -1,15 +1,19 @@
 //! The notify stage: the ledger is told, then the subscribers.
 //!
-//! It publishes what is still the newest, and refuses to announce what something newer has superseded. What is
-//! announced, it clears from landing where the configuration says so; never before, and nothing that was written since.
+//! It publishes what is still the newest and what its receivers will find: the catalogue is searched as they do, and what
+//! was routed is looked at. It refuses to announce what something newer has superseded. What is announced, it clears from
+//! landing where the configuration says so; never before, and nothing that was written since.
 
 use std::sync::Arc;
 
+use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
+use landfall_events::notice::Style;
 use landfall_events::report::Effect;
+use landfall_events::routed::RoutedObject;
 use landfall_events::{Cause, Envelope, Event, EventId, Never, Notice, Refusal, Report, codes};
-use landfall_shared::catalogue::{Catalogue, CatalogueError, Standing};
-use landfall_shared::config::{AfterRoute, Landings};
+use landfall_shared::catalogue::{Catalogue, CatalogueError, Claim, Proof, Standing};
+use landfall_shared::config::{AfterRoute, Landings, Notices};
 use landfall_shared::objects::{Objects, ObjectsError};
 use landfall_shared::stage::{Class, Failure, Outcome, Stage};
 use landfall_shared::topic::{TopicError, Topics};
@@ -22,7 +26,12 @@ pub struct Notify {
     topics: Arc<dyn Topics>,
     objects: Arc<dyn Objects>,
     landings: Landings,
+    style: Style,
+    assets_max: usize,
 }
+
+/// Routed objects that are looked at a time.
+const CONCURRENCY: usize = 32;
 
 /// The tag of a landed object that is completed.
 const TAG: (&str, &str) = ("landfall", "completed");
@@ -36,6 +45,12 @@ pub enum Error {
     /// The ledger did not do as asked.
     #[error("could not record")]
     Record(#[source] CatalogueError),
+    /// What it would say is not so yet.
+    #[error("what is to be announced cannot be found: {0}")]
+    Unproven(String),
+    /// A routed object could not be looked at.
+    #[error("could not look at what was routed")]
+    Look(#[source] ObjectsError),
     /// The topic did not take the notice.
     #[error("could not announce")]
     Publish(#[source] TopicError),
@@ -51,7 +66,8 @@ impl Failure for Error {
             Self::Publish(TopicError::Unavailable(_)) => Class::Transient,
             // The same bytes would be refused again.
             Self::Publish(TopicError::Refused(_)) => Class::Permanent,
-            Self::Clear(source) => source.class(),
+            Self::Unproven(_) => Class::Transient,
+            Self::Look(source) | Self::Clear(source) => source.class(),
         }
     }
 
@@ -59,6 +75,8 @@ impl Failure for Error {
         match self {
             Self::Record(source) => Refusal::new(codes::LOAD_REFUSED, source.to_string()),
             Self::Publish(source) => Refusal::new(codes::DELIVERY_UNSENDABLE, source.to_string()),
+            Self::Unproven(_) => Refusal::new(codes::NOTIFY_NOT_FOUND, self.to_string()),
+            Self::Look(source) => Refusal::new(codes::NOTIFY_NOT_FOUND, source.to_string()),
             Self::Clear(source) => Refusal::new(codes::GAVE_UP, source.to_string()),
         }
     }
@@ -102,7 +120,8 @@ impl Notify {
     /// Where the catalogue or a topic is not configured.
     pub fn new(surroundings: &Surroundings) -> anyhow::Result<Self> {
         let (objects, landings) = (surroundings.objects.clone(), surroundings.landings.clone());
-        Ok(Self::with(Arc::new(surroundings.catalogue()?), surroundings.topics()?, objects, landings))
+        let catalogue = Arc::new(surroundings.catalogue()?);
+        Ok(Self::with(catalogue, surroundings.topics()?, objects, landings, &surroundings.config.notify))
     }
 
     /// Builds the stage on ports.
@@ -111,24 +130,34 @@ impl Notify {
         topics: Arc<dyn Topics>,
         objects: Arc<dyn Objects>,
         landings: Landings,
+        notices: &Notices,
     ) -> Self {
-        Self { catalogue, topics, objects, landings }
+        let (style, assets_max) = (notices.style(), notices.assets_max);
+        Self { catalogue, topics, objects, landings, style, assets_max }
     }
 
-    /// Records all, publishes what stands, and records that it was published.
+    /// Records all, publishes what stands and can be found, and records that it was published.
     async fn announce(&self, reports: &[Envelope<Report>]) -> Result<Vec<Result<(), Error>>, Error> {
         let standings = self.catalogue.record(reports, None).await.map_err(Error::Record)?;
         let mut results = vec![Ok(()); reports.len()];
-        let (mut notices, mut of_notice, mut settled) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut current, mut settled) = (Vec::new(), Vec::new());
         for (index, (report, standing)) in reports.iter().zip(standings).enumerate() {
-            match (standing, Notice::of(report)) {
-                (Standing::Current, Some(notice)) => {
+            match standing {
+                Standing::Current => current.push(index),
+                Standing::Announced => settled.push(index),
+                Standing::Superseded => info!(event.id = %report.id, "superseded, not announced"),
+            }
+        }
+        let (mut notices, mut of_notice) = (Vec::new(), Vec::new());
+        for (index, proven) in current.iter().zip(self.prove(reports, &current).await?) {
+            match (proven, Notice::of(&reports[*index], &self.style)) {
+                (Ok(true), Some(notice)) => {
                     notices.push(notice);
-                    of_notice.push(index);
+                    of_notice.push(*index);
                 }
-                (Standing::Announced, _) => settled.push(index),
-                (Standing::Current, None) => {}
-                (Standing::Superseded, _) => info!(event.id = %report.id, "superseded, not announced"),
+                (Ok(true), None) => {}
+                (Ok(false), _) => info!(event.id = %reports[*index].id, "overtaken, not announced"),
+                (Err(error), _) => results[*index] = Err(error),
             }
         }
         if !notices.is_empty() {
@@ -147,6 +176,53 @@ impl Notify {
         }
         self.clear(reports, &settled, &mut results).await?;
         Ok(results)
+    }
+
+    /// Looks whether receivers of these reports' notices will find what they say; `false` where something newer has
+    /// taken its place.
+    async fn prove(&self, reports: &[Envelope<Report>], current: &[usize]) -> Result<Vec<Result<bool, Error>>, Error> {
+        let claims: Vec<Option<Claim>> = current.iter().map(|&index| claim(&reports[index].event)).collect();
+        let asked: Vec<Claim> = claims.iter().flatten().cloned().collect();
+        let answers =
+            if asked.is_empty() { Vec::new() } else { self.catalogue.prove(&asked).await.map_err(Error::Record)? };
+        let mut answers = answers.into_iter();
+        let mut proofs = Vec::with_capacity(current.len());
+        for (&index, claim) in current.iter().zip(claims) {
+            let proof = claim.map_or(Proof::Holds, |_| answers.next().expect("there is one answer for each claim"));
+            proofs.push(match proof {
+                Proof::Holds => self.look(&reports[index].event).await.map(|()| true),
+                Proof::Overtaken => Ok(false),
+                Proof::NotYet => {
+                    let report = &reports[index].event;
+                    Err(Error::Unproven(format!("the catalogue does not answer so for {}", report.cause().object)))
+                }
+            });
+        }
+        Ok(proofs)
+    }
+
+    /// Looks at what was routed: it must be there, and as large as it was written.
+    async fn look(&self, report: &Report) -> Result<(), Error> {
+        let routed = match report {
+            Report::Item(loaded) => loaded.assets.as_slice(),
+            Report::Object(routed) => std::slice::from_ref(&routed.destination),
+            Report::Collection(_) | Report::Refused(_) | Report::Waiting(_) | Report::Ignored(_) => &[],
+        };
+        let step = routed.len().div_ceil(self.assets_max.max(1)).max(1);
+        let some = if self.assets_max == 0 { &[] } else { routed };
+        let looks: Vec<_> = some.iter().step_by(step).map(|asset| self.look_at(asset)).collect();
+        futures::stream::iter(looks).buffer_unordered(CONCURRENCY).try_collect::<()>().await
+    }
+
+    async fn look_at(&self, routed: &RoutedObject) -> Result<(), Error> {
+        match self.objects.head(&routed.object).await.map_err(Error::Look)? {
+            Some(there) if there.size == routed.size => Ok(()),
+            Some(there) => {
+                let (object, has, written) = (&routed.object, there.size, routed.size);
+                Err(Error::Unproven(format!("{object} has {has} bytes, and {written} were written")))
+            }
+            None => Err(Error::Unproven(format!("{} is gone", routed.object))),
+        }
     }
 
     /// Removes or marks the landed objects of what is announced, where the configuration says so. The ledger is told
@@ -216,6 +292,25 @@ impl Notify {
             return Ok(());
         }
         self.objects.set_tags(&cause.object, &tags).await.map_err(Error::Clear)
+    }
+}
+
+/// What a report's notice says of the catalogue; `None` where it says nothing of it.
+fn claim(report: &Report) -> Option<Claim> {
+    match report {
+        Report::Item(loaded) => {
+            let (collection, item) = (loaded.collection.clone(), loaded.item.clone());
+            Some(match loaded.effect {
+                Effect::Deleted => Claim::NoItem { collection, item },
+                Effect::Created | Effect::Replaced => Claim::Item { collection, item, place: loaded.place.clone() },
+            })
+        }
+        Report::Collection(loaded) if loaded.effect != Effect::Deleted => {
+            Some(Claim::Collection { collection: loaded.collection.clone() })
+        }
+        Report::Collection(_) | Report::Object(_) | Report::Refused(_) | Report::Waiting(_) | Report::Ignored(_) => {
+            None
+        }
     }
 }
 

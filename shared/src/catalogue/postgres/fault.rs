@@ -55,6 +55,8 @@ impl Reaction {
             // A partition's bounds are narrower now, the partition is gone or divided anew, or the collection is gone.
             "23514" | "23503" | "42P10" => Self::Reread,
             "42P01" if db.message().contains("_items_") => Self::Reread,
+            // A table has got other columns since a statement was prepared.
+            "0A000" if db.message().contains("cached plan") => Self::Reread,
             // The disk is full.
             "53100" => Self::Stop,
             // A primary that is a standby now: the next connection finds the new one.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use backon::Retryable;
 use deadpool_postgres::{Object, Transaction};
 use jiff::{SignedDuration, Timestamp};
 use landfall_events::{Envelope, Routed};
@@ -143,7 +144,7 @@ impl PostgresCatalogue {
                 return Ok(None);
             }
             let done = self.maintain_alone(&mut client, now, keep).await;
-            client.batch_execute("set statement_timeout = '60s'").await?;
+            client.batch_execute("set statement_timeout = '60s'; set plan_cache_mode = force_generic_plan").await?;
             client.execute("select pg_advisory_unlock($1)", &[&lock]).await?;
             done.map(Some)
         };
@@ -161,7 +162,8 @@ impl PostgresCatalogue {
         now: Timestamp,
         keep: SignedDuration,
     ) -> Result<Maintained, Fault> {
-        client.batch_execute("set statement_timeout = 0").await?;
+        // What is looked for here is few rows of many: the plan must know how few.
+        client.batch_execute("set statement_timeout = 0; set plan_cache_mode = force_custom_plan").await?;
         let partitions = self.prepare_periods(client, now).await?;
         let queued = run_queued(client).await?;
         let extents = grow_extents(client, now).await?;
@@ -204,12 +206,16 @@ impl PostgresCatalogue {
     /// # Errors
     /// [`CatalogueError`].
     pub async fn widen(&self, extents: &Extents) -> Result<usize, CatalogueError> {
-        let client = self.client().await?;
-        let mut grown = 0;
-        for (collection, extent) in &extents.0 {
-            grown += usize::from(grow(&client, collection, extent).await?);
-        }
-        Ok(grown)
+        let once = async || {
+            let client = self.client().await?;
+            let mut grown = 0;
+            for (collection, extent) in &extents.0 {
+                grown += usize::from(grow(&client, collection, extent).await?);
+            }
+            Ok(grown)
+        };
+        let again = (|| self.guarded(once())).retry(super::backoff()).when(Fault::is_passing);
+        Ok(again.await?)
     }
 }
 

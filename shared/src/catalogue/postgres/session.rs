@@ -197,6 +197,11 @@ impl Sessions {
         })
     }
 
+    /// Forgets what is prepared: the tables behind it have changed.
+    pub(super) fn forget_statements(&self) {
+        self.pool.manager().statement_caches.clear();
+    }
+
     /// Refuses a pooler that gives each transaction another session: advisory locks, settings and prepared statements
     /// would be other people's. It is seen where one client's transaction moves another client's settings away.
     async fn vet(&self) -> Result<(), CatalogueError> {
