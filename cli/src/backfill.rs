@@ -54,7 +54,8 @@ struct Known {
     after: Option<String>,
 }
 
-/// Runs the command. What was sent twice is one event; what the ledger has as it is, is not sent.
+/// Runs the command. What was sent twice is one event; what the ledger has as it is, is not sent; what the ledger has
+/// forgotten, is.
 ///
 /// # Errors
 /// [`SetUp`] where no provider lands in the bucket; else where it cannot be listed or the queue not be sent to.
@@ -68,7 +69,7 @@ pub async fn run(backfill: &Backfill, place: &Place, format: Format) -> anyhow::
         return Err(SetUp(format!("no provider lands in {bucket}: add a [[landing]] to landfall.toml")).into());
     }
     let journal = journal(place, &backfill.place);
-    let known: Known = if backfill.anew {
+    let known: Known = if backfill.anew || backfill.dry_run {
         Known::default()
     } else {
         std::fs::read(&journal).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
@@ -77,7 +78,7 @@ pub async fn run(backfill: &Backfill, place: &Place, format: Format) -> anyhow::
         eprintln!("landfall: going on after {} (--anew begins anew)", output::visible(after));
     }
     let report = feed(backfill, &connected, &landings, (bucket, prefix), known, &journal).await?;
-    if journal.exists() {
+    if journal.exists() && !backfill.dry_run {
         std::fs::remove_file(&journal)?;
     }
     match format {

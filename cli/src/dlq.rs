@@ -20,9 +20,6 @@ use crate::output::{self, End, Format, SetUp};
 /// How long a letter that is looked at stays invisible for others; it is given back before that.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// Answers with nothing but what was seen before, after which a queue was seen whole.
-const REPEATED_MAX: u32 = 10;
-
 /// Requests at a time that give letters back.
 const CONCURRENCY: usize = 16;
 
@@ -266,16 +263,19 @@ async fn settle(settle: &Settle, how: How, connected: &Connected, format: Format
     }
     let mut report = Report::default();
     let progress = ProgressBar::new_spinner();
-    let begun = tokio::time::Instant::now();
+    let (begun, since) = (tokio::time::Instant::now(), Timestamp::now());
     for stage in stages(&settle.select) {
         let (dead, own) = queues(connected, stage)?;
         each(&*dead, stage, &settle.select, async |mut letters: Vec<Found>| {
             if settle.select.superseded {
                 mark_superseded(&mut letters, connected).await?;
-                let (meant, others): (Vec<_>, Vec<_>) = letters.into_iter().partition(|one| one.superseded);
-                give_back(&*dead, others.into_iter().map(|one| one.receipt)).await;
-                letters = meant;
             }
+            // What has failed again meanwhile is a letter of its own, for another time.
+            let is_new =
+                |one: &Found| one.letter.as_ref().and_then(|letter| letter.time).is_some_and(|time| time > since);
+            let is_meant = |one: &Found| !is_new(one) && (one.superseded || !settle.select.superseded);
+            let (letters, others): (Vec<_>, Vec<_>) = letters.into_iter().partition(is_meant);
+            let mut back: Vec<String> = others.into_iter().map(|one| one.receipt).collect();
             report.selected += letters.len();
             if settle.dry_run {
                 if format == Format::Human {
@@ -286,7 +286,8 @@ async fn settle(settle: &Settle, how: How, connected: &Connected, format: Format
                         output::line(&line)?;
                     }
                 }
-                return Ok(letters.into_iter().map(|one| one.receipt).collect());
+                back.extend(letters.into_iter().map(|one| one.receipt));
+                return Ok(back);
             }
             let (sent, unsent): (Vec<Found>, Vec<Found>) = match how {
                 How::Drop => (letters, Vec::new()),
@@ -308,7 +309,8 @@ async fn settle(settle: &Settle, how: How, connected: &Connected, format: Format
             if let Some(rate) = settle.rate {
                 tokio::time::sleep_until(begun + Duration::from_secs_f64(report.done as f64 / f64::from(rate))).await;
             }
-            Ok(unsent.into_iter().map(|one| one.receipt).collect())
+            back.extend(unsent.into_iter().map(|one| one.receipt));
+            Ok(back)
         })
         .await?;
     }
@@ -322,10 +324,14 @@ async fn settle(settle: &Settle, how: How, connected: &Connected, format: Format
     Ok(if report.failed == 0 { End::Good } else { End::Problems })
 }
 
-/// The message that a redrive sends: the original body, one generation later.
+/// The message that a redrive sends: the original body, one generation later, but for a notice.
 fn again(one: &Found) -> Outgoing {
     let generation = one.letter.as_ref().map_or(0, |letter| letter.redrive) + 1;
-    let mut attributes = BTreeMap::from([(REDRIVE.to_owned(), generation.to_string())]);
+    let mut attributes = BTreeMap::new();
+    // A notice keeps its id: what load has recorded is what is announced.
+    if one.stage != "notify" {
+        attributes.insert(REDRIVE.to_owned(), generation.to_string());
+    }
     let trace = one.letter.as_ref().and_then(|letter| letter.traceparent.clone());
     attributes.extend(trace.map(|trace| (TRACEPARENT.to_owned(), trace)));
     let provider = one.letter.as_ref().map(|letter| letter.provider.clone()).unwrap_or_default();
@@ -399,19 +405,19 @@ async fn each(
 ) -> anyhow::Result<()> {
     let mut back = Vec::new();
     let ended = async {
-        let (mut seen, mut idle, mut is_empty) = (BTreeSet::new(), 0, false);
+        let (mut seen, mut empty, mut repeated) = (BTreeSet::new(), 0, 0);
         // A receive asks only some of SQS's servers: one empty answer does not mean an empty queue. What was held for
-        // long has become visible and comes a second time, which does not mean so either, but where nothing else does.
-        while idle < if is_empty { 2 } else { REPEATED_MAX } {
-            let received = dead.receive(BATCH_MAX, LOOK, Duration::from_secs(u64::from(idle > 0))).await?;
-            is_empty = received.is_empty();
-            let (mut meant, before) = (Vec::new(), seen.len());
+        // long has become visible and comes a second time, which does not mean so either, before all has come again.
+        while empty < 2 && (repeated == 0 || repeated <= seen.len()) {
+            let received = dead.receive(BATCH_MAX, LOOK, Duration::from_secs(u64::from(empty > 0))).await?;
+            empty = if received.is_empty() { empty + 1 } else { 0 };
+            let mut meant = Vec::new();
             for delivery in received {
                 let is_new = seen.insert(delivery.id.clone());
+                repeated = if is_new { 0 } else { repeated + 1 };
                 let one = read(stage, delivery);
                 if is_new && is_meant(&one, select) { meant.push(one) } else { back.push(one.receipt) }
             }
-            idle = if seen.len() > before { 0 } else { idle + 1 };
             if !meant.is_empty() {
                 back.extend(act(meant).await?);
             }

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use landfall_events::{Envelope, Landed, ObjectRef};
 use landfall_route::BucketMap;
 use landfall_shared::aws::{self, S3Objects};
-use landfall_shared::catalogue::{LedgerRow, PostgresCatalogue, RowFilter, State, Subject};
+use landfall_shared::catalogue::{KEEP, LedgerRow, PostgresCatalogue, RowFilter, State, Subject};
 use landfall_shared::config::Landings;
 use landfall_shared::objects::Objects;
 use landfall_shared::queue::{BATCH_MAX, Outgoing};
@@ -100,6 +100,8 @@ struct Run<'r> {
     bar: ProgressBar,
     /// What is older than this is compared.
     before: Timestamp,
+    /// What was settled earlier may be forgotten.
+    remembered: Timestamp,
     checked: u64,
     found: BTreeMap<Kind, Difference>,
     again: Vec<Outgoing>,
@@ -124,6 +126,7 @@ pub async fn run(command: &Reconcile, place: &Place, format: Format) -> anyhow::
         map: BucketMap::parse(&text, &[]).map_err(|bad| SetUp(bad.to_string()))?,
         bar,
         before: Timestamp::now().saturating_sub(command.grace)?,
+        remembered: Timestamp::now().saturating_sub(KEEP)?,
         checked: 0,
         found: BTreeMap::new(),
         again: Vec::new(),
@@ -180,10 +183,13 @@ impl Run<'_> {
                     if again.contains(&name) || self.objects.head(&cause.object).await?.is_none() {
                         continue;
                     }
-                    let kind = if self.is_routed(&cause.object, &envelope.provider).await? {
-                        Kind::RoutedNotLoaded
-                    } else {
+                    let kind = if !self.is_routed(&cause.object, &envelope.provider).await? {
                         Kind::NeverSeen
+                    } else if cause.event_time < self.remembered {
+                        // It was settled, and the ledger has forgotten it since.
+                        continue;
+                    } else {
+                        Kind::RoutedNotLoaded
                     };
                     self.differs(kind, cause.object.to_string());
                     self.send_again(&envelope).await?;
@@ -214,6 +220,10 @@ impl Run<'_> {
             for (row, kind, example) in self.suspects(&settled, &letters).await? {
                 if self.stands(row).await? {
                     self.differs(kind, example);
+                    if kind == Kind::NoLetter {
+                        // It may have been dropped.
+                        continue;
+                    }
                     let same = kind == Kind::NeverAnnounced;
                     let redrive = row.row.redrive + u32::from(!same);
                     let landed = Landed { cause: row.row.cause.clone() };

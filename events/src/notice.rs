@@ -344,7 +344,8 @@ fn text(name: &'static str, value: &str) -> (&'static str, Attribute) {
 /// <https://github.com/Element84/earth-search>
 fn place(place: &Place) -> Vec<(&'static str, Attribute)> {
     let [west, south, east, north] = place.bbox;
-    let number = |value: f64| Attribute::Number((value / 1e5 + 0.0).to_string());
+    // Within what a filter policy takes, whatever the geometry says.
+    let number = |value: f64| Attribute::Number((value / 1e5 + 0.0).clamp(-1e9, 1e9).to_string());
     let (down, up) = (|value: f64| number((value * 1e5).floor()), |value: f64| number((value * 1e5).ceil()));
     let mut attributes = vec![
         ("bbox.ll_lon", down(west)),

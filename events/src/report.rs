@@ -94,7 +94,11 @@ impl Place {
     /// The span of time that the catalogue finds it by: the range where there is one, else the moment.
     #[must_use]
     pub fn span(&self) -> Option<(jiff::Timestamp, jiff::Timestamp)> {
-        let read = |text: &Option<String>| text.as_deref()?.to_ascii_uppercase().parse::<jiff::Timestamp>().ok();
+        // In whole microseconds, as PostgreSQL keeps them.
+        let read = |text: &Option<String>| {
+            let time: jiff::Timestamp = text.as_deref()?.to_ascii_uppercase().parse().ok()?;
+            jiff::Timestamp::from_microsecond(i64::try_from(time.as_nanosecond().div_euclid(1000)).ok()?).ok()
+        };
         match (read(&self.start_datetime), read(&self.end_datetime)) {
             (Some(start), Some(end)) => Some((start, end)),
             _ => read(&self.datetime).map(|moment| (moment, moment)),

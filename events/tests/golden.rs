@@ -291,6 +291,8 @@ fn items_have_the_attributes_of_earth_search() {
         ("status", "updated"),
     ];
     assert_eq!(found, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    // A geometry in metres by mistake.
+    attributes(&loaded(Effect::Created, Some(document(ITEM)), Some(self::place([-1e300, -1e12, 590_111.5, 1e308]))));
 }
 
 #[test]

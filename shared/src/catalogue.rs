@@ -10,7 +10,7 @@ mod postgres;
 pub(crate) use plan::record;
 pub use plan::{Collections, View, plan};
 pub use postgres::{
-    Access, AssetHref, Due, Extents, LedgerRow, Maintained, Password, PostgresCatalogue, Reaction, RowFilter,
+    Access, AssetHref, Due, Extents, KEEP, LedgerRow, Maintained, Password, PostgresCatalogue, Reaction, RowFilter,
 };
 
 use std::fmt;
@@ -446,17 +446,6 @@ pub enum Claim {
     },
 }
 
-/// What became of a claim.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Proof {
-    /// It is so.
-    Holds,
-    /// It is not so, or not yet.
-    NotYet,
-    /// An item that should be gone is there again, from another object.
-    Overtaken,
-}
-
 /// Why the catalogue did not do as asked.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CatalogueError {
@@ -523,8 +512,8 @@ pub trait Catalogue: Send + Sync {
         released_by: Option<&EventId>,
     ) -> Result<Vec<Standing>, CatalogueError>;
 
-    /// Looks whether the catalogue answers its users as notices say.
-    async fn prove(&self, claims: &[Claim]) -> Result<Vec<Proof>, CatalogueError>;
+    /// Says of each claim whether the catalogue answers its users so.
+    async fn prove(&self, claims: &[Claim]) -> Result<Vec<bool>, CatalogueError>;
 
     /// Records that these events were announced.
     async fn announced(&self, events: &[EventId]) -> Result<(), CatalogueError>;

@@ -14,8 +14,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::catalogue::{
-    Applied, Catalogue, CatalogueError, Claim, Load, Proof, Row, Settled, Standing, State, Subject, View, Waiter,
-    due_release, in_order, parts, plan,
+    Applied, Catalogue, CatalogueError, Claim, Load, Row, Settled, Standing, State, Subject, View, Waiter, due_release,
+    in_order, parts, plan,
 };
 use crate::locked;
 use crate::queue::{BATCH_BYTES_MAX, Delivery, Outgoing, Queue, QueueError};
@@ -429,23 +429,17 @@ impl Catalogue for MemoryCatalogue {
         self.faults.call(effect, || Err(away())).await
     }
 
-    async fn prove(&self, claims: &[Claim]) -> Result<Vec<Proof>, CatalogueError> {
+    async fn prove(&self, claims: &[Claim]) -> Result<Vec<bool>, CatalogueError> {
         let look = || {
             let kept = locked(&self.state);
             let there =
                 |collection: &String, item: &String| kept.items.contains_key(&(collection.clone(), item.clone()));
-            let proof = |claim: &Claim| match claim {
-                Claim::Item { collection, item, .. } if there(collection, item) => Proof::Holds,
-                Claim::NoItem { collection, item } if !there(collection, item) => Proof::Holds,
-                Claim::NoItem { collection, item } => {
-                    let subject = Subject::Item { collection: collection.clone(), item: item.clone() };
-                    let is_loaded = |row: &Row| row.subject == subject && row.state == State::Loaded;
-                    if kept.rows.values().any(is_loaded) { Proof::Overtaken } else { Proof::NotYet }
-                }
-                Claim::Collection { collection } if kept.collections.contains_key(collection) => Proof::Holds,
-                Claim::Item { .. } | Claim::Collection { .. } => Proof::NotYet,
+            let holds = |claim: &Claim| match claim {
+                Claim::Item { collection, item, .. } => there(collection, item),
+                Claim::NoItem { collection, item } => !there(collection, item),
+                Claim::Collection { collection } => kept.collections.contains_key(collection),
             };
-            Ok(claims.iter().map(proof).collect())
+            Ok(claims.iter().map(holds).collect())
         };
         self.faults.call(look, || Err(away())).await
     }

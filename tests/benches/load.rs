@@ -131,7 +131,7 @@ struct Table {
 const TURNS: usize = 3;
 
 /// How long `upsert_items` begins another batch.
-const UPSERTING_MAX: Duration = Duration::from_secs(4);
+const UPSERTING_MAX: Duration = Duration::from_secs(2);
 
 impl Table {
     fn add(&mut self, row: impl Into<String>, cost: Cost) {
@@ -186,10 +186,11 @@ impl Bench {
         id
     }
 
-    /// Texts of items of a collection that is new, on a server that has written all that came before.
+    /// Texts of items of a collection that is new and alone: `upsert_items` pays for each partition that there is.
     async fn fresh(&mut self, kind: Kind, months: Months, count: usize) -> Vec<String> {
+        self.database.client.batch_execute("delete from pgstac.collections; truncate landfall.ledger").await.unwrap();
         let id = self.collection(kind, months).await;
-        self.database.client.batch_execute("truncate landfall.ledger; checkpoint").await.unwrap();
+        self.database.client.batch_execute("checkpoint").await.unwrap();
         self.texts(kind, months, &id, 0, count)
     }
 
@@ -445,10 +446,10 @@ async fn main() {
 /// How many items a row takes, so that it lasts a second or some.
 fn count(bench: &Bench, kind: Kind, batch: usize) -> usize {
     let items = match (kind, batch) {
-        (_, 1) => 2_000,
-        (Kind::Small, 10) => 10_000,
-        (Kind::Small, _) => 40_000,
-        (Kind::Large, _) => 8_000,
+        (_, 1) => 1_000,
+        (Kind::Small, 10) => 5_000,
+        (Kind::Small, _) => 20_000,
+        (Kind::Large, _) => 4_000,
     };
     items / bench.scale
 }
@@ -463,7 +464,7 @@ async fn batches(bench: &mut Bench, kind: Kind, connections: usize) {
             table.add("landfall, items alone", bench.items(&texts, connections, batch).await);
             let texts = bench.fresh(kind, Months::Null, count).await;
             table.add("landfall, with the ledger", bench.events(&texts, connections, batch).await);
-            let texts = bench.fresh(kind, Months::Null, count / 40).await;
+            let texts = bench.fresh(kind, Months::Null, count / 20).await;
             table.add("upsert_items", bench.upsert_items(&texts, connections, batch).await);
         }
         table.print();
@@ -475,7 +476,7 @@ async fn divided(bench: &mut Bench, kind: Kind, connections: usize) {
         println!("\n{} items, monthly partitions, {name}, {connections} connections, batches of 100:", kind.name());
         let (mut table, count) = (Table::default(), count(bench, kind, 100));
         for _ in 0..TURNS {
-            let texts = bench.fresh(kind, months, count / 40).await;
+            let texts = bench.fresh(kind, months, count / 20).await;
             table.add("upsert_items", bench.upsert_items(&texts, connections, 100).await);
             let texts = bench.fresh(kind, months, count).await;
             table.add("landfall, items alone", bench.items(&texts, connections, 100).await);
@@ -558,7 +559,8 @@ async fn ledger(bench: &mut Bench) {
             from generate_series({held}, {}) n", size - 1);
         let begun = Instant::now();
         bench.database.client.batch_execute(&fill).await.unwrap();
-        bench.database.client.batch_execute("vacuum analyze landfall.ledger; checkpoint").await.unwrap();
+        bench.database.client.batch_execute("vacuum analyze landfall.ledger").await.unwrap();
+        bench.database.client.batch_execute("checkpoint").await.unwrap();
         held = size;
         let bytes: i64 = bench
             .database

@@ -11,7 +11,7 @@ use landfall_events::routed::{CollectionRouted, ItemRouted, ObjectRemoved, Route
 use landfall_events::{Cause, Change, Document, Envelope, EventId, ObjectRef, Report, Routed, Sequencer};
 use landfall_load::Load;
 use landfall_shared::catalogue::{
-    Catalogue, CatalogueError, Claim, Load as Changed, PostgresCatalogue, Proof, Settled, Standing, Waiter,
+    Catalogue, CatalogueError, Claim, Load as Changed, PostgresCatalogue, Settled, Standing, Waiter,
 };
 use landfall_shared::documents::Documents;
 use landfall_shared::memory::{MemoryObjects, MemoryQueue};
@@ -59,7 +59,7 @@ impl Catalogue for Counted {
         self.inner.record(reports, released_by).await
     }
 
-    async fn prove(&self, claims: &[Claim]) -> Result<Vec<Proof>, CatalogueError> {
+    async fn prove(&self, claims: &[Claim]) -> Result<Vec<bool>, CatalogueError> {
         self.inner.prove(claims).await
     }
 

@@ -49,8 +49,11 @@ impl SnsTopics {
             Ok(answer) => {
                 for failed in answer.failed() {
                     let text = format!("{}: {}", failed.code(), failed.message().unwrap_or("no message"));
-                    let error =
-                        if failed.sender_fault() { TopicError::Refused(text) } else { TopicError::Unavailable(text) };
+                    let error = if is_refusal(failed.code()) {
+                        TopicError::Refused(text)
+                    } else {
+                        TopicError::Unavailable(text)
+                    };
                     if let Some(slot) = failed.id().parse().ok().and_then(|index: usize| results.get_mut(index)) {
                         *slot = Err(error);
                     }
@@ -58,10 +61,7 @@ impl SnsTopics {
             }
             Err(error) => {
                 let (code, text) = said(&error);
-                // <https://docs.aws.amazon.com/sns/latest/api/API_PublishBatch.html#API_PublishBatch_Errors>
-                let refused =
-                    ["InvalidParameter", "BatchRequestTooLong", "ValidationException", "InvalidParameterValue"];
-                let refused = refused.iter().any(|name| code.starts_with(name));
+                let refused = is_refusal(&code);
                 if refused && notices.len() > 1 {
                     // One notice that the topic does not take must not take its neighbours along.
                     for one in notices {
@@ -77,6 +77,12 @@ impl SnsTopics {
             }
         }
     }
+}
+
+/// Whether the fault is the notice's; rights and keys that are missing are an outage.
+/// <https://docs.aws.amazon.com/sns/latest/api/API_PublishBatch.html#API_PublishBatch_Errors>
+fn is_refusal(code: &str) -> bool {
+    ["InvalidParameter", "BatchRequestTooLong", "ValidationException"].iter().any(|name| code.starts_with(name))
 }
 
 fn bytes(notice: &Notice) -> usize {

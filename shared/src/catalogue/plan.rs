@@ -102,6 +102,13 @@ impl View {
         (order == Ordering::Equal && row.redrive >= redrive).then_some(row)
     }
 
+    /// Whether the catalogue holds the item by a document of another key.
+    fn is_held_by_another(&self, cause: &Cause, subject: &Subject) -> bool {
+        let of_another =
+            |((object, other), _): &(&(ObjectRef, Subject), &Row)| other == subject && *object != cause.object;
+        self.rows.iter().filter(of_another).any(|(_, row)| row.state == State::Loaded)
+    }
+
     /// The object of another key of the provider that says something newer about the item; between keys the
     /// event's time decides, and the key where even that is equal.
     fn outdone_by(&self, cause: &Cause, subject: &Subject, provider: &str) -> Option<ObjectRef> {
@@ -424,6 +431,16 @@ fn record_one(view: &mut View, report: &Envelope<Report>, released_by: Option<&E
     let mut subject = subject_of(&report.event);
     let cause = landfall_events::Event::cause(&report.event);
     let at_subject = view.row(&cause.object, &subject).cloned();
+    if let Report::Item(loaded) = &report.event {
+        // What another key has made of the item since is announced by its own report.
+        let is_overtaken = match loaded.effect {
+            Effect::Deleted => view.is_held_by_another(cause, &subject),
+            Effect::Created | Effect::Replaced => view.outdone_by(cause, &subject, &report.provider).is_some(),
+        };
+        if is_overtaken {
+            return Standing::Superseded;
+        }
+    }
     if matches!(report.event, Report::Item(_) | Report::Collection(_)) {
         // What load did stands until load does something else with it, whatever was refused meanwhile.
         return match &at_subject {

@@ -22,8 +22,8 @@ use tokio_postgres::types::ToSql;
 use tracing::debug;
 
 use super::{
-    Applied, Catalogue, CatalogueError, Claim, Content, Load, Proof, Row, Settled, Standing, View, Waiter, in_order,
-    parts, plan,
+    Applied, Catalogue, CatalogueError, Claim, Content, Load, Row, Settled, Standing, View, Waiter, in_order, parts,
+    plan,
 };
 use crate::locked;
 use crate::pgstac::{Item, Pgstac, Prepared};
@@ -46,7 +46,7 @@ pub struct PostgresCatalogue {
 }
 
 /// How long the ledger keeps what is settled and not in the catalogue.
-const KEEP: SignedDuration = SignedDuration::from_hours(90 * 24);
+pub const KEEP: SignedDuration = SignedDuration::from_hours(90 * 24);
 
 /// How long nothing is tried where only an operator can help.
 const STOP: Duration = Duration::from_secs(15);
@@ -183,8 +183,10 @@ impl PostgresCatalogue {
         let key = |cause: &landfall_events::Cause| lock_of("key", &[&cause.object.bucket, &cause.object.key]);
         let keys: BTreeMap<i64, bool> = causes.clone().map(|cause| (key(cause), true)).collect();
         take_locks(&transaction, keys).await?;
-        lock_items(&transaction, ledger::named_by_reports(reports).iter().map(borrowed)).await?;
+        let named = ledger::named_by_reports(reports);
+        lock_items(&transaction, named.iter().map(borrowed)).await?;
         let mut view = View::default();
+        ledger::keep_rows(&mut view, &ledger::fetch_rivals(&transaction, &named).await?);
         ledger::keep_rows(&mut view, &ledger::fetch_rows(&transaction, causes.clone()).await?);
         ledger::fetch_subjects(&transaction, &mut view, reports).await?;
         view.newest = ledger::fetch_newest(&transaction, causes).await?;
@@ -356,7 +358,7 @@ impl Catalogue for PostgresCatalogue {
         Ok(again.await?)
     }
 
-    async fn prove(&self, claims: &[Claim]) -> Result<Vec<Proof>, CatalogueError> {
+    async fn prove(&self, claims: &[Claim]) -> Result<Vec<bool>, CatalogueError> {
         let again = (|| self.guarded(self.prove_once(claims))).retry(backoff()).when(Fault::is_passing);
         Ok(again.await?)
     }

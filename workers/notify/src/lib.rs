@@ -12,10 +12,10 @@ use landfall_events::notice::Style;
 use landfall_events::report::Effect;
 use landfall_events::routed::RoutedObject;
 use landfall_events::{Cause, Envelope, Event, EventId, Never, Notice, Refusal, Report, codes};
-use landfall_shared::catalogue::{Catalogue, CatalogueError, Claim, Proof, Standing};
+use landfall_shared::catalogue::{Catalogue, CatalogueError, Claim, Standing};
 use landfall_shared::config::{AfterRoute, Landings, Notices};
 use landfall_shared::objects::{Objects, ObjectsError};
-use landfall_shared::stage::{Class, Failure, Outcome, Stage};
+use landfall_shared::stage::{Class, Failure, Outcome, Stage, Wait};
 use landfall_shared::topic::{TopicError, Topics};
 use landfall_shared::worker::Surroundings;
 use tracing::{info, warn};
@@ -104,7 +104,14 @@ impl Stage for Notify {
             Err(error) => batch.iter().map(|_| Err(error.clone())).collect(),
         }
         .into_iter()
-        .map(|result| result.map(|()| Outcome::nothing()))
+        .map(|result| match result {
+            Ok(()) => Ok(Outcome::nothing()),
+            // It is looked at again, until the deadline.
+            Err(error @ Error::Unproven(_)) => {
+                Ok(Outcome::Wait(Wait { waits_for: vec![error.to_string()], refusal: error.refusal() }))
+            }
+            Err(error) => Err(error),
+        })
         .collect()
     }
 
@@ -151,12 +158,11 @@ impl Notify {
         let (mut notices, mut of_notice) = (Vec::new(), Vec::new());
         for (index, proven) in current.iter().zip(self.prove(reports, &current).await?) {
             match (proven, Notice::of(&reports[*index], &self.style)) {
-                (Ok(true), Some(notice)) => {
+                (Ok(()), Some(notice)) => {
                     notices.push(notice);
                     of_notice.push(*index);
                 }
-                (Ok(true), None) => {}
-                (Ok(false), _) => info!(event.id = %reports[*index].id, "overtaken, not announced"),
+                (Ok(()), None) => {}
                 (Err(error), _) => results[*index] = Err(error),
             }
         }
@@ -178,9 +184,8 @@ impl Notify {
         Ok(results)
     }
 
-    /// Looks whether receivers of these reports' notices will find what they say; `false` where something newer has
-    /// taken its place.
-    async fn prove(&self, reports: &[Envelope<Report>], current: &[usize]) -> Result<Vec<Result<bool, Error>>, Error> {
+    /// Looks whether receivers of these reports' notices will find what they say.
+    async fn prove(&self, reports: &[Envelope<Report>], current: &[usize]) -> Result<Vec<Result<(), Error>>, Error> {
         let claims: Vec<Option<Claim>> = current.iter().map(|&index| claim(&reports[index].event)).collect();
         let asked: Vec<Claim> = claims.iter().flatten().cloned().collect();
         let answers =
@@ -188,14 +193,12 @@ impl Notify {
         let mut answers = answers.into_iter();
         let mut proofs = Vec::with_capacity(current.len());
         for (&index, claim) in current.iter().zip(claims) {
-            let proof = claim.map_or(Proof::Holds, |_| answers.next().expect("there is one answer for each claim"));
-            proofs.push(match proof {
-                Proof::Holds => self.look(&reports[index].event).await.map(|()| true),
-                Proof::Overtaken => Ok(false),
-                Proof::NotYet => {
-                    let report = &reports[index].event;
-                    Err(Error::Unproven(format!("the catalogue does not answer so for {}", report.cause().object)))
-                }
+            let report = &reports[index].event;
+            let holds = claim.is_none_or(|_| answers.next().expect("there is one answer for each claim"));
+            proofs.push(if holds {
+                self.look(report).await
+            } else {
+                Err(Error::Unproven(format!("the catalogue does not answer so for {}", report.cause().object)))
             });
         }
         Ok(proofs)

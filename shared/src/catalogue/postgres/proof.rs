@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use landfall_events::Place;
 use serde_json::json;
 
-use super::super::{Claim, Proof};
+use super::super::Claim;
 use super::PostgresCatalogue;
 use super::fault::Fault;
 use deadpool_postgres::Transaction;
@@ -28,7 +28,7 @@ struct Placed<'c> {
 }
 
 impl PostgresCatalogue {
-    pub(super) async fn prove_once(&self, claims: &[Claim]) -> Result<Vec<Proof>, Fault> {
+    pub(super) async fn prove_once(&self, claims: &[Claim]) -> Result<Vec<bool>, Fault> {
         let mut client = self.client().await?;
         let transaction = client.transaction().await?;
         // Searches would be counted, in rows that all of them write.
@@ -46,30 +46,26 @@ impl PostgresCatalogue {
                 Claim::Collection { collection } => collections.push(collection.as_str()),
             }
         }
-        let mut found = BTreeSet::new();
+        let (mut found_there, mut found) = (BTreeSet::new(), BTreeSet::new());
         for some in placed.chunks(SEARCHED_MAX) {
             let there = search(&transaction, &some.iter().map(|one| one.name).collect::<Vec<_>>(), Some(some)).await?;
             let where_they_are = at_their_place(&transaction, some).await?;
-            found.extend(there.intersection(&where_they_are).cloned());
+            found_there.extend(there.intersection(&where_they_are).cloned());
         }
         for some in named.chunks(SEARCHED_MAX) {
             found.extend(search(&transaction, some, None).await?);
         }
         let collections = existing(&transaction, &collections).await?;
-        let mut proofs = Vec::with_capacity(claims.len());
-        for claim in claims {
-            let is_found = |collection: &String, item: &String| found.contains(&(collection.clone(), item.clone()));
-            proofs.push(match claim {
-                Claim::Item { collection, item, .. } if is_found(collection, item) => Proof::Holds,
-                Claim::NoItem { collection, item } if !is_found(collection, item) => Proof::Holds,
-                Claim::NoItem { collection, item } if is_loaded(&transaction, collection, item).await? => {
-                    Proof::Overtaken
-                }
-                Claim::Collection { collection } if collections.contains(collection) => Proof::Holds,
-                Claim::Item { .. } | Claim::NoItem { .. } | Claim::Collection { .. } => Proof::NotYet,
-            });
-        }
-        Ok(proofs)
+        let name = |collection: &String, item: &String| (collection.clone(), item.clone());
+        let holds = |claim: &Claim| match claim {
+            Claim::Item { collection, item, .. } if span(claim).is_some() => {
+                found_there.contains(&name(collection, item))
+            }
+            Claim::Item { collection, item, .. } => found.contains(&name(collection, item)),
+            Claim::NoItem { collection, item } => !found.contains(&name(collection, item)),
+            Claim::Collection { collection } => collections.contains(collection),
+        };
+        Ok(claims.iter().map(holds).collect())
     }
 }
 
@@ -92,7 +88,7 @@ async fn search(
     let (collections, ids): (BTreeSet<&str>, BTreeSet<&str>) = names.iter().copied().unzip();
     // Another collection may have items of the same ids.
     let limit = (collections.len() * ids.len()).min(10_000);
-    let mut query = json!({"ids": ids, "collections": collections, "limit": limit, "conf": {"nohydrate": true},
+    let mut query = json!({"ids": ids, "collections": collections, "limit": limit, "conf": {"nohydrate": true, "context": "off"},
         "fields": {"include": ["id", "collection"]}});
     if let Some([first, rest @ ..]) = placed {
         let (mut bbox, mut span) = (first.bbox, first.span);
@@ -137,12 +133,4 @@ async fn existing(transaction: &Transaction<'_>, collections: &[&str]) -> Result
     }
     let statement = transaction.prepare_cached("select id from pgstac.collections where id = any($1)").await?;
     Ok(transaction.query(&statement, &[&collections]).await?.iter().map(|row| row.get(0)).collect())
-}
-
-/// Whether the ledger says that the catalogue holds this item, from whatever object.
-async fn is_loaded(transaction: &Transaction<'_>, collection: &str, item: &str) -> Result<bool, Fault> {
-    let sql = "select exists (select from landfall.ledger
-        where collection = $1 and item = $2 and kind <> 'object' and state = 'loaded')";
-    let statement = transaction.prepare_cached(sql).await?;
-    Ok(transaction.query_one(&statement, &[&collection, &item]).await?.get(0))
 }
