@@ -1,0 +1,127 @@
+//! Each way in which landing, destinations, pgSTAC and ledger can differ, planted in a running Landfall.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use landfall_tests::memory_world::{collection, item};
+use landfall_tests::real_world::{Form, Real};
+use serde_json::{Value, json};
+
+/// Items with an asset each, files that are data, and one document that is broken.
+fn dataset(folder: &Path, collection_id: &str, items: usize) {
+    let root = folder.join("sbn").join(collection_id);
+    std::fs::create_dir_all(root.join("metadata/items")).unwrap();
+    std::fs::create_dir_all(root.join("data")).unwrap();
+    std::fs::write(root.join("metadata/collection.json"), collection(collection_id)).unwrap();
+    for number in 0..items {
+        let id = format!("i{number:03}");
+        std::fs::write(root.join(format!("metadata/items/{id}.json")), item(&id, collection_id, "t")).unwrap();
+        std::fs::write(root.join(format!("data/{id}.tif")), format!("II*{number}")).unwrap();
+        std::fs::write(root.join(format!("data/plain-{number}.txt")), format!("{number}")).unwrap();
+    }
+    std::fs::write(root.join("metadata/items/broken.json"), "{").unwrap();
+}
+
+/// How many of each kind differ.
+async fn reconcile(real: &Real, arguments: &[&str]) -> BTreeMap<String, u64> {
+    let output = real.run(&[&["reconcile", "--format", "json"], arguments].concat()).await.unwrap();
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let differences = answer["differences"].as_object().unwrap();
+    println!("{answer:#}");
+    assert_eq!(output.status.code(), Some(i32::from(!differences.is_empty())));
+    differences.iter().map(|(kind, difference)| (kind.clone(), difference["count"].as_u64().unwrap())).collect()
+}
+
+/// What is younger is left alone.
+const GRACE: &str = "6s";
+
+#[tokio::test]
+async fn every_planted_difference_is_found_and_nothing_else_while_traffic_flows() {
+    let mut real = Real::start(Form::Pollers).await.unwrap();
+    let folder = real.scratch("dataset");
+    dataset(&folder, "C", 8);
+    real.run(&["put", folder.to_str().unwrap()]).await.unwrap();
+    real.settled_as(&json!({"completed": 8 * 3 + 1, "refused": 1}), 60).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    assert_eq!(reconcile(&real, &["--grace", GRACE]).await, BTreeMap::new());
+
+    let connected = real.connected().await.unwrap();
+    let s3 = connected.s3();
+    let (client, connection) =
+        tokio_postgres::connect(real.deployment.database_url.as_ref().unwrap(), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let (landing, archive) = ("landfall-landing", "landfall-archive");
+    let put = async |bucket: &str, key: &str, body: &str| {
+        s3.put_object().bucket(bucket).key(key).body(body.as_bytes().to_vec().into()).send().await.unwrap();
+    };
+    // Two landings whose events are lost, one of them after it was routed.
+    real.kill_workers().await.unwrap();
+    put(landing, "sbn/C/data/unseen.txt", "unseen").await;
+    put(landing, "sbn/C/metadata/items/late.json", &item("i000", "C", "late").replace("i000", "late")).await;
+    put(landing, "sbn/C/data/late.tif", "II*late").await;
+    put(archive, "sbn/C/metadata/items/late.json", "{}").await;
+    let queue = connected.queue(connected.deployment.queue_url("validate").unwrap());
+    let mut lost_all = 0;
+    while lost_all < 3 {
+        let lost = queue.receive(10, Duration::from_secs(60), Duration::from_secs(1)).await.unwrap();
+        if lost.is_empty() {
+            lost_all += 1;
+            continue;
+        }
+        lost_all = 0;
+        for deleted in queue.delete(&lost.into_iter().map(|one| one.receipt).collect::<Vec<_>>()).await {
+            deleted.unwrap();
+        }
+    }
+    // What the killed were waiting for would still be given to them, and be invisible for a while.
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    real.start_workers().unwrap();
+    real.run(&["dlq", "drop", "--all"]).await.unwrap();
+    for gone in ["sbn/C/data/plain-1.txt", "sbn/C/data/i002.tif"] {
+        s3.delete_object().bucket(archive).key(gone).send().await.unwrap();
+    }
+    client.execute("delete from pgstac.items where id = 'i003'", &[]).await.unwrap();
+    client.execute("update landfall.ledger set announced = null where item = 'i004'", &[]).await.unwrap();
+    let loaded = real.scratch("loaded.json");
+    let mut other: Value = serde_json::from_str(&item("i000", "C", "from a file")).unwrap();
+    (other["id"], other["assets"]) = (json!("from-a-file"), json!({}));
+    std::fs::write(&loaded, other.to_string()).unwrap();
+    let url = real.deployment.database_url.clone().unwrap();
+    real.run(&["load", loaded.to_str().unwrap(), "--database", &url]).await.unwrap();
+
+    // Others go on landing meanwhile, from before the grace on until after the comparison.
+    let (more, last) = (real.scratch("more"), real.scratch("last"));
+    dataset(&more, "D", 20);
+    dataset(&last, "E", 10);
+    let mut traffic = real.landfall(&["put", more.to_str().unwrap()]).spawn().unwrap();
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    let mut later = real.landfall(&["put", last.to_str().unwrap()]).spawn().unwrap();
+    let found = reconcile(&real, &["--grace", GRACE]).await;
+    traffic.wait().await.unwrap();
+    later.wait().await.unwrap();
+    let expected = [
+        // The unseen file, and the late item's asset.
+        ("never-seen", 2),
+        ("routed-not-loaded", 1),
+        ("no-letter", 1),
+        // The file, and the asset as the plain data that it is too.
+        ("data-gone", 2),
+        ("asset-gone", 1),
+        ("not-in-catalogue", 1),
+        ("not-in-ledger", 1),
+        ("never-announced", 1),
+    ];
+    assert_eq!(found, expected.map(|(kind, count)| (kind.to_owned(), count)).into());
+    let few = reconcile(&real, &["--grace", GRACE, "--collection", "D"]).await;
+    assert_eq!(few, BTreeMap::new());
+
+    reconcile(&real, &["--grace", GRACE, "--fix"]).await;
+    real.settled_as(&json!({"completed": 8 * 3 + 1 + 3 + 30 * 3 + 2, "refused": 3}), 120).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    // What was dropped on purpose, and what was loaded past the pipeline.
+    let left = [("no-letter", 1), ("not-in-ledger", 1)].map(|(kind, count)| (kind.to_owned(), count));
+    assert_eq!(reconcile(&real, &["--grace", GRACE]).await, BTreeMap::from(left));
+}
