@@ -489,7 +489,7 @@ fn record_one(view: &mut View, report: &Envelope<Report>, released_by: Option<&E
     let is_kept = |row: &Row| match row.state {
         State::Loaded | State::Ready => true,
         State::Parked => row.cause.member != cause.member && self_order(row, cause) == Ordering::Equal,
-        _ => false,
+        State::Waiting | State::Routed | State::Removed | State::Refused | State::Ignored | State::Superseded => false,
     };
     if at_subject.as_ref().is_some_and(is_kept) {
         subject = Subject::Object { member: cause.member };
