@@ -35,6 +35,31 @@ async fn reconcile(real: &Real, arguments: &[&str]) -> BTreeMap<String, u64> {
     differences.iter().map(|(kind, difference)| (kind.clone(), difference["count"].as_u64().unwrap())).collect()
 }
 
+/// Kills the workers, and waits until nothing is given any more to what they were waiting for: what comes meanwhile
+/// would be invisible for a while and come again.
+async fn stop_workers(real: &mut Real) {
+    real.kill_workers().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(21)).await;
+}
+
+/// Loses what S3 has said of what landed while no worker runs.
+async fn lose_events(real: &Real) {
+    let connected = real.connected().await.unwrap();
+    let queue = connected.queue(connected.deployment.queue_url("validate").unwrap());
+    let mut lost_all = 0;
+    while lost_all < 3 {
+        let lost = queue.receive(10, Duration::from_secs(60), Duration::from_secs(1)).await.unwrap();
+        if lost.is_empty() {
+            lost_all += 1;
+            continue;
+        }
+        lost_all = 0;
+        for deleted in queue.delete(&lost.into_iter().map(|one| one.receipt).collect::<Vec<_>>()).await {
+            deleted.unwrap();
+        }
+    }
+}
+
 /// What is younger is left alone.
 const GRACE: &str = "6s";
 
@@ -58,26 +83,12 @@ async fn every_planted_difference_is_found_and_nothing_else_while_traffic_flows(
         s3.put_object().bucket(bucket).key(key).body(body.as_bytes().to_vec().into()).send().await.unwrap();
     };
     // Two landings whose events are lost, one of them after it was routed.
-    real.kill_workers().await.unwrap();
+    stop_workers(&mut real).await;
     put(landing, "sbn/C/data/unseen.txt", "unseen").await;
     put(landing, "sbn/C/metadata/items/late.json", &item("i000", "C", "late").replace("i000", "late")).await;
     put(landing, "sbn/C/data/late.tif", "II*late").await;
     put(archive, "sbn/C/metadata/items/late.json", "{}").await;
-    let queue = connected.queue(connected.deployment.queue_url("validate").unwrap());
-    let mut lost_all = 0;
-    while lost_all < 3 {
-        let lost = queue.receive(10, Duration::from_secs(60), Duration::from_secs(1)).await.unwrap();
-        if lost.is_empty() {
-            lost_all += 1;
-            continue;
-        }
-        lost_all = 0;
-        for deleted in queue.delete(&lost.into_iter().map(|one| one.receipt).collect::<Vec<_>>()).await {
-            deleted.unwrap();
-        }
-    }
-    // What the killed were waiting for would still be given to them, and be invisible for a while.
-    tokio::time::sleep(Duration::from_secs(20)).await;
+    lose_events(&real).await;
     real.start_workers().unwrap();
     real.run(&["dlq", "drop", "--all"]).await.unwrap();
     for gone in ["sbn/C/data/plain-1.txt", "sbn/C/data/i002.tif"] {
@@ -124,4 +135,31 @@ async fn every_planted_difference_is_found_and_nothing_else_while_traffic_flows(
     // What was dropped on purpose, and what was loaded past the pipeline.
     let left = [("no-letter", 1), ("not-in-ledger", 1)].map(|(kind, count)| (kind.to_owned(), count));
     assert_eq!(reconcile(&real, &["--grace", GRACE]).await, BTreeMap::from(left));
+}
+
+#[tokio::test]
+async fn what_lies_in_a_bucket_is_fed_in_once() {
+    let mut real = Real::start(Form::Pollers).await.unwrap();
+    let folder = real.scratch("dataset");
+    dataset(&folder, "C", 8);
+    stop_workers(&mut real).await;
+    real.run(&["put", folder.to_str().unwrap()]).await.unwrap();
+    lose_events(&real).await;
+    real.start_workers().unwrap();
+    let files = 8 * 3 + 2;
+    let backfill = async |arguments: &[&str]| -> Value {
+        let arguments = [&["backfill", "s3://landfall-landing/sbn/", "--format", "json"], arguments].concat();
+        serde_json::from_slice(&real.run(&arguments).await.unwrap().stdout).unwrap()
+    };
+    let planned = backfill(&["--dry-run"]).await;
+    assert_eq!((&planned["sent"], &planned["dry_run"]), (&json!(files), &json!(true)));
+
+    let sent = backfill(&["--rate", "20"]).await;
+
+    assert_eq!((&sent["listed"], &sent["known"], &sent["sent"]), (&json!(files), &json!(0), &json!(files)));
+    real.settled_as(&json!({"completed": files - 1, "refused": 1}), 60).await.unwrap();
+    let again = backfill(&[]).await;
+    assert_eq!((&again["known"], &again["sent"]), (&json!(files), &json!(0)));
+    let output = real.landfall(&["backfill", "s3://landfall-archive/sbn/"]).output().await.unwrap();
+    assert_eq!(output.status.code(), Some(2), "nobody lands there");
 }
