@@ -220,6 +220,9 @@ impl PostgresCatalogue {
             values.push(value);
             conditions.push(format!("{condition} ${}", values.len()));
         }
+        if filter.prefix.is_some() && filter.bucket.is_none() {
+            conditions.push(OF_EVERY_BUCKET.into());
+        }
         values.push(&most);
         let conditions = if conditions.is_empty() { "true".to_owned() } else { conditions.join(" and ") };
         let sql = format!(
@@ -241,6 +244,13 @@ impl PostgresCatalogue {
         Ok(rows.iter().filter_map(read).collect())
     }
 }
+
+/// True of every row. There are few buckets, found one after the other: each key has its place in the index by them.
+const OF_EVERY_BUCKET: &str = "l.bucket = any(array(
+    with recursive b(bucket) as (
+        select min(bucket) from landfall.ledger
+        union all select (select min(bucket) from landfall.ledger where bucket > b.bucket) from b where bucket is not null)
+    select bucket from b where bucket is not null))";
 
 /// The first text after all that start so, by their bytes; `None` where there is none.
 fn after_prefix(prefix: &str) -> Option<String> {
