@@ -386,16 +386,18 @@ async fn write_leaf(transaction: &Transaction<'_>, leaf: &str, items: &[(&Item, 
                 (excluded.datetime, excluded.end_datetime, excluded.content)
             or t.geometry::bytea <> excluded.geometry::bytea"
     );
+    let insert = transaction.prepare_cached(&insert).await?;
+    let rows: [&(dyn ToSql + Sync); 6] = [&ids, &collections, &datetimes, &end_datetimes, &geometries, &contents];
+    if transaction.execute(&insert, &rows).await? == items.len() as u64 {
+        return Ok(());
+    }
+    // Some were there as they are, or went missing on their way.
     let count = format!(
         "select count(*) from unnest($1::text[]) as n(id)
         cross join lateral (select from pgstac.{leaf} t where t.id = n.id offset 0) t"
     );
-    let (insert, count) = futures::try_join!(transaction.prepare_cached(&insert), transaction.prepare_cached(&count))?;
-    let rows: [&(dyn ToSql + Sync); 6] = [&ids, &collections, &datetimes, &end_datetimes, &geometries, &contents];
-    let named: [&(dyn ToSql + Sync); 1] = [&ids];
-    // Both are under way at once; the count sees what was written.
-    let (_, found) = futures::try_join!(transaction.execute(&insert, &rows), transaction.query_one(&count, &named),)?;
-    all_there(items.len(), found.get(0))
+    let count = transaction.prepare_cached(&count).await?;
+    all_there(items.len(), transaction.query_one(&count, &[&ids]).await?.get(0))
 }
 
 /// Lets pgSTAC do it.

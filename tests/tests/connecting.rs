@@ -5,10 +5,12 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
+use landfall_shared::aws::DatabasePassword;
 use landfall_shared::catalogue::{Access, Catalogue, CatalogueError, Password, PostgresCatalogue};
-use landfall_tests::real_world::Database;
+use landfall_tests::real_world::{Aws, Database};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tokio::process::{Child, Command};
 
@@ -162,4 +164,30 @@ async fn a_pooler_is_good_where_a_session_stays_ones_own() {
     let (_transaction, url) = pooler(&database, "transaction").await;
     let error = ready(&url).await.unwrap_err();
     assert!(matches!(&error, CatalogueError::Unusable(why) if why.contains("pool_mode=session")), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_secret_that_is_rotated_is_asked_for_again() {
+    let (database, aws) = (Database::start().await.unwrap(), Aws::start().await.unwrap());
+    let secrets = aws_sdk_secretsmanager::Client::new(&aws.sdk);
+    // As RDS keeps it.
+    let text = |password: &str| serde_json::json!({"username": "someone", "password": password}).to_string();
+    secrets.create_secret().name("database").secret_string(text("first")).send().await.unwrap();
+    database.client.batch_execute("create role someone login password 'first'").await.unwrap();
+    let at = database.url.split_once('@').unwrap().1;
+    let access = Access::new(&format!("postgresql://someone@{at}")).unwrap();
+    let password = Password::Aws(Arc::new(DatabasePassword::secret(&aws.sdk, "database")));
+    let catalogue = PostgresCatalogue::open(access.with_password(password), 1).unwrap();
+    catalogue.ready().await.unwrap();
+
+    secrets.put_secret_value().secret_id("database").secret_string(text("second")).send().await.unwrap();
+    let cut = "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'someone'";
+    database.client.batch_execute(&format!("alter role someone password 'second'; {cut}")).await.unwrap();
+
+    // The first try finds out that the session is cut, or that the password is refused: each makes it ask anew.
+    let mut again = Err(CatalogueError::Unavailable(String::new()));
+    for _ in 0..3 {
+        again = catalogue.ready().await;
+    }
+    again.unwrap();
 }
