@@ -1,23 +1,32 @@
 //! `landfall status`: where each landed object is, and what is wrong with it.
+//!
+//! Operators are answered from the ledger; providers, with the same words, from what notify writes for them in the work
+//! bucket. What landed and is in neither is in flight.
+
+mod source;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use indicatif::ProgressBar;
 use jiff::{SignedDuration, Timestamp};
-use landfall_events::{ObjectRef, Problem};
-use landfall_shared::catalogue::{LedgerRow, RowFilter, State};
+use landfall_events::status::{Outcome, Status as Line};
+use landfall_events::{ObjectRef, Severity};
 use serde::Serialize;
 
-use crate::deployment::{Connected, Place};
+use crate::deployment::Place;
 use crate::output::{self, End, Format};
+use source::Source;
 
 /// What is asked for.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub struct Status {
     /// A key, or the start of keys, in the landing bucket
-    #[arg(value_name = "KEY")]
+    #[arg(value_name = "KEY", conflicts_with = "delivery")]
     key: Option<String>,
+    /// One line for all that starts with this: so many completed, refused by code, waiting, in flight
+    #[arg(long, value_name = "PREFIX")]
+    delivery: Option<String>,
     /// Only this collection
     #[arg(long, value_name = "ID")]
     collection: Option<String>,
@@ -30,10 +39,19 @@ pub struct Status {
     /// Only this provider
     #[arg(long, value_name = "NAME")]
     provider: Option<String>,
+    /// Ask as this provider: only S3 is read, the landing bucket and what is written for the provider
+    #[arg(long, value_name = "NAME", conflicts_with = "provider")]
+    as_provider: Option<String>,
+    /// With --as-provider: the landing bucket, where no deployment is known
+    #[arg(long, value_name = "BUCKET", env = "LANDFALL_LANDING_BUCKET", requires = "as_provider")]
+    landing_bucket: Option<String>,
+    /// With --as-provider: the work bucket, where no deployment is known
+    #[arg(long, value_name = "BUCKET", env = "LANDFALL_WORK_BUCKET", requires = "as_provider")]
+    work_bucket: Option<String>,
     /// Only what changed since then: a time, or how long ago (10m, 2h, 3d)
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<Timestamp>,
-    /// Wait until nothing is in flight any more, at most so many seconds
+    /// Wait until nothing is in flight any more, of a delivery until nothing waits either; at most so many seconds
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "300")]
     wait: Option<u64>,
     /// The most rows to show
@@ -42,6 +60,21 @@ pub struct Status {
     /// Only the summary
     #[arg(long)]
     summary: bool,
+    /// Everything of each: the times of the stages, every problem with its place and hint
+    #[arg(long)]
+    details: bool,
+}
+
+impl Status {
+    /// How the keys start that are asked for.
+    fn prefix(&self) -> Option<&str> {
+        self.delivery.as_deref().or(self.key.as_deref())
+    }
+
+    /// Whether something is asked for that only settled objects have: nothing in flight can be meant.
+    fn is_of_settled(&self) -> bool {
+        self.collection.is_some() || self.item.is_some() || self.event.is_some()
+    }
 }
 
 fn since(text: &str) -> Result<Timestamp, String> {
@@ -53,270 +86,185 @@ fn since(text: &str) -> Result<Timestamp, String> {
     Timestamp::now().checked_sub(ago).map_err(|error| error.to_string())
 }
 
-/// How long `--wait` sleeps between two looks.
+/// The shortest sleep of `--wait` between two looks; it sleeps as long as a look took, where that is longer.
 const LOOK: Duration = Duration::from_millis(200);
-
-/// What became of something that landed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Outcome {
-    /// Found, fetched and announced.
-    Completed,
-    /// Refused, with a code.
-    Refused,
-    /// Waits for something that has not landed.
-    Waiting,
-    /// Under way.
-    InFlight,
-    /// Needs nothing done.
-    Ignored,
-    /// Removed from landing.
-    Removed,
-    /// Something newer has taken its place.
-    Superseded,
-}
-
-/// One line of the answer.
-#[derive(Debug, Clone, Serialize)]
-pub struct Line {
-    /// The landed key.
-    pub key: String,
-    /// The member of it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub member: Option<u32>,
-    /// What became of it.
-    pub outcome: Outcome,
-    /// The collection and item.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub collection: Option<String>,
-    /// The item's id.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub item: Option<String>,
-    /// created, replaced, deleted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub effect: Option<&'static str>,
-    /// The stage that refused it or in which it waits.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub stage: Option<String>,
-    /// The code of a refusal, or the rule.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub code: Option<String>,
-    /// Why.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// What is wrong, in detail; of what is completed, what was mended or warned about.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub problems: Vec<Problem>,
-    /// What it waits for.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub waits_for: Vec<String>,
-    /// Until when.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub until: Option<Timestamp>,
-    /// Where it is now.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub destination: Option<String>,
-    /// The event that announced it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub event: Option<String>,
-    /// When it was last touched; of what is in flight, when it landed.
-    pub since: Timestamp,
-}
 
 /// The whole answer.
 #[derive(Debug, Serialize)]
 pub struct Answer {
     /// How many of each outcome.
-    pub summary: BTreeMap<Outcome, usize>,
-    /// One for each landed object or member, newest first.
+    pub summary: BTreeMap<Outcome, u64>,
+    /// How many refusals of each code.
+    pub refused: BTreeMap<String, u64>,
+    /// One for each landed object or member, in the order of keys; none of a delivery.
     pub objects: Vec<Line>,
+}
+
+impl Answer {
+    fn of(counts: impl IntoIterator<Item = (Outcome, Option<String>, u64)>) -> Self {
+        let mut answer = Self { summary: BTreeMap::new(), refused: BTreeMap::new(), objects: Vec::new() };
+        for (outcome, code, count) in counts {
+            *answer.summary.entry(outcome).or_insert(0) += count;
+            if let (Outcome::Refused, Some(code)) = (outcome, code) {
+                *answer.refused.entry(code).or_insert(0) += count;
+            }
+        }
+        answer
+    }
+
+    fn of_lines(objects: Vec<Line>) -> Self {
+        Self { objects: Vec::new(), ..Self::of(objects.iter().map(|line| (line.outcome, line.code.clone(), 1))) }
+            .with(objects)
+    }
+
+    fn with(mut self, mut objects: Vec<Line>) -> Self {
+        objects.sort_by(|a, b| {
+            let place = |line: &Line| (line.cause.object.key.clone(), line.cause.member);
+            place(a).cmp(&place(b))
+        });
+        self.objects = objects;
+        self
+    }
+
+    fn has(&self, outcome: Outcome) -> bool {
+        self.summary.contains_key(&outcome)
+    }
 }
 
 /// Asks, and waits where that is wanted.
 ///
 /// # Errors
-/// Where the ledger or the landing bucket cannot be asked.
+/// Where the ledger or a bucket cannot be asked.
 pub async fn run(status: &Status, place: &Place, format: Format) -> anyhow::Result<End> {
-    let connected = place.connect().await?;
+    let source = Source::of(status, place).await?;
     let answer = match status.wait {
-        Some(seconds) => wait(status, &connected, Duration::from_secs(seconds), format).await?,
-        None => ask(status, &connected).await?,
+        Some(seconds) => wait(status, &source, Duration::from_secs(seconds), format).await?,
+        None => source.ask(status).await?,
     };
     match format {
         Format::Json => output::json(&answer)?,
-        // What was shown as it happened is not shown again.
-        Format::Human => print(&answer, status.summary || status.wait.is_some())?,
+        Format::Human => print(&answer, status)?,
     }
-    let problems = [Outcome::Refused, Outcome::InFlight].iter().any(|outcome| answer.summary.contains_key(outcome));
-    let waited_in_vain = status.wait.is_some() && problems;
-    Ok(if answer.summary.contains_key(&Outcome::Refused) || waited_in_vain { End::Problems } else { End::Good })
+    let waited_in_vain = status.wait.is_some() && !is_settled(status, &answer);
+    Ok(if answer.has(Outcome::Refused) || waited_in_vain { End::Problems } else { End::Good })
 }
 
-/// Asks until nothing is in flight, and shows people each change as it happens.
-async fn wait(status: &Status, connected: &Connected, limit: Duration, format: Format) -> anyhow::Result<Answer> {
+/// Whether there is nothing to wait for.
+fn is_settled(status: &Status, answer: &Answer) -> bool {
+    !answer.has(Outcome::InFlight) && (status.delivery.is_none() || !answer.has(Outcome::Waiting))
+}
+
+/// Asks until all is settled, and shows people each change as it happens.
+async fn wait(status: &Status, source: &Source, limit: Duration, format: Format) -> anyhow::Result<Answer> {
     let started = tokio::time::Instant::now();
     let mut shown: BTreeMap<(String, Option<u32>), Outcome> = BTreeMap::new();
     let spinner = ProgressBar::new_spinner();
     loop {
-        let answer = ask(status, connected).await?;
+        let asked = tokio::time::Instant::now();
+        let answer = source.ask(status).await?;
         for line in &answer.objects {
-            let before = shown.insert((line.key.clone(), line.member), line.outcome);
+            let place = (line.cause.object.key.clone(), line.cause.member);
+            let before = shown.insert(place, line.outcome);
             if format == Format::Human && !status.summary && before != Some(line.outcome) {
                 let what = if line.outcome == Outcome::InFlight { String::new() } else { what(line) };
-                let (after, word) = (started.elapsed().as_secs_f32(), word(line.outcome));
-                let text =
-                    format!("{after:5.1} s  {word:<10} {}  {}", output::visible(&line.key), output::visible(&what));
+                let (after, word) = (started.elapsed().as_secs_f32(), line.outcome.as_str());
+                let (key, what) = (output::visible(&line.cause.object.key), output::visible(&what));
+                let text = format!("{after:5.1} s  {word:<10} {key}  {what}");
                 spinner.suspend(|| output::line(text.trim_end()))?;
             }
         }
-        if !answer.summary.contains_key(&Outcome::InFlight) || started.elapsed() >= limit {
+        if is_settled(status, &answer) || started.elapsed() >= limit {
             spinner.finish_and_clear();
             return Ok(answer);
         }
-        spinner.set_message(sentence(&answer.summary));
+        spinner.set_message(sentence(&answer));
         spinner.tick();
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(asked.elapsed().max(LOOK)).await;
     }
 }
 
-/// Asks the ledger, and the landing bucket for what the ledger does not have yet.
-///
-/// # Errors
-/// Where one of them cannot be asked.
-pub async fn ask(status: &Status, connected: &Connected) -> anyhow::Result<Answer> {
-    let bucket = connected.deployment.output("LandingBucket")?.to_owned();
-    let filter = RowFilter {
-        bucket: None,
-        prefix: status.key.clone(),
-        collection: status.collection.clone(),
-        item: status.item.clone(),
-        event: status.event.clone(),
-        since: status.since,
-        provider: status.provider.clone(),
+/// `3 completed · 2 refused (1 route.unmapped, 1 stac.schema)`.
+fn sentence(answer: &Answer) -> String {
+    let part = |(outcome, count): (&Outcome, &u64)| {
+        let codes: Vec<_> = answer.refused.iter().map(|(code, count)| format!("{count} {code}")).collect();
+        let is_refused = *outcome == Outcome::Refused && !codes.is_empty();
+        let codes = if is_refused { format!(" ({})", codes.join(", ")) } else { String::new() };
+        format!("{count} {}{codes}", outcome.as_str())
     };
-    // What the ledger has not got has no collection that it could be asked for. The bucket is looked at first: what
-    // the ledger learns meanwhile is in its answer, and nothing falls between the two.
-    let of_ledger = status.collection.is_some() || status.item.is_some() || status.event.is_some();
-    let flying = if !of_ledger { in_flight(status, connected, &bucket).await? } else { Vec::new() };
-    let rows = connected.catalogue()?.rows(&filter, status.most).await?;
-    let mut lines: Vec<_> = rows.iter().map(line).collect();
-    let learned = |(etag, flying): &(String, Line)| {
-        rows.iter().any(|row| row.row.cause.object.key == flying.key && row.row.cause.etag.as_ref() == Some(etag))
-    };
-    lines.extend(flying.into_iter().filter(|flying| !learned(flying)).map(|(_, line)| line));
-    lines.sort_by(|a, b| (&a.key, a.member).cmp(&(&b.key, b.member)));
-    let mut summary = BTreeMap::new();
-    for line in &lines {
-        *summary.entry(line.outcome).or_insert(0) += 1;
-    }
-    Ok(Answer { summary, objects: lines })
-}
-
-/// Landed objects of which the ledger has nothing, or nothing of their newest content; with their etags.
-async fn in_flight(status: &Status, connected: &Connected, bucket: &str) -> anyhow::Result<Vec<(String, Line)>> {
-    let catalogue = connected.catalogue()?;
-    let mut lines = Vec::new();
-    let provider = status.provider.as_ref().map(|provider| format!("{provider}/"));
-    let prefix = status.key.clone().or(provider);
-    let mut pages = connected.s3().list_objects_v2().bucket(bucket).set_prefix(prefix).into_paginator().send();
-    while let Some(page) = pages.next().await {
-        let page = page?;
-        let keys: Vec<&str> = page.contents().iter().filter_map(|object| object.key()).collect();
-        let known = catalogue.known(bucket, &keys).await?;
-        for object in page.contents() {
-            let (Some(key), Some(modified)) = (object.key(), object.last_modified()) else { continue };
-            let landed = Timestamp::from_second(modified.secs()).unwrap_or_default();
-            let etag = object.e_tag().unwrap_or_default().trim_matches('"');
-            let settled = known.contains(&(key.to_owned(), etag.to_owned()));
-            if !settled && status.since.is_none_or(|since| landed >= since) {
-                lines.push((etag.to_owned(), Line { since: landed, ..empty(key, Outcome::InFlight) }));
-            }
-        }
-    }
-    Ok(lines)
-}
-
-fn empty(key: &str, outcome: Outcome) -> Line {
-    Line {
-        key: key.to_owned(),
-        member: None,
-        outcome,
-        collection: None,
-        item: None,
-        effect: None,
-        stage: None,
-        code: None,
-        reason: None,
-        problems: Vec::new(),
-        waits_for: Vec::new(),
-        until: None,
-        destination: None,
-        event: None,
-        since: Timestamp::UNIX_EPOCH,
-    }
-}
-
-fn line(ledger: &LedgerRow) -> Line {
-    let row = &ledger.row;
-    let outcome = match row.state {
-        _ if ledger.outdated => Outcome::Superseded,
-        State::Superseded => Outcome::Superseded,
-        State::Parked if ledger.goes_on => Outcome::InFlight,
-        State::Waiting | State::Parked => Outcome::Waiting,
-        State::Loaded | State::Routed if row.announced.is_some() => Outcome::Completed,
-        State::Refused if row.announced.is_some() => Outcome::Refused,
-        State::Ready | State::Loaded | State::Routed | State::Refused => Outcome::InFlight,
-        State::Removed => Outcome::Removed,
-        State::Ignored => Outcome::Ignored,
-    };
-    Line {
-        member: row.cause.member,
-        collection: row.subject.collection().map(str::to_owned),
-        item: row.subject.item().map(str::to_owned),
-        effect: row.effect.map(landfall_events::report::Effect::as_str),
-        stage: row.stage.clone(),
-        code: row.code.clone(),
-        reason: row.reason.clone(),
-        problems: row.problems.clone(),
-        waits_for: row.waits_for.clone(),
-        until: row.until,
-        destination: row.destination.clone(),
-        event: Some(row.event.0.clone()),
-        since: ledger.updated,
-        ..empty(&row.cause.object.key, outcome)
-    }
-}
-
-fn word(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Completed => "completed",
-        Outcome::Refused => "refused",
-        Outcome::Waiting => "waiting",
-        Outcome::InFlight => "in flight",
-        Outcome::Ignored => "ignored",
-        Outcome::Removed => "removed",
-        Outcome::Superseded => "superseded",
-    }
-}
-
-fn sentence(summary: &BTreeMap<Outcome, usize>) -> String {
-    let parts: Vec<_> = summary.iter().map(|(outcome, count)| format!("{count} {}", word(*outcome))).collect();
+    let parts: Vec<_> = answer.summary.iter().map(part).collect();
     if parts.is_empty() { "nothing has landed".into() } else { parts.join(" · ") }
 }
 
-fn print(answer: &Answer, summary_only: bool) -> anyhow::Result<()> {
-    if !summary_only && !answer.objects.is_empty() {
+fn print(answer: &Answer, status: &Status) -> anyhow::Result<()> {
+    if let Some(delivery) = &status.delivery {
+        return output::line(&format!("{}: {}", output::visible(delivery), output::visible(&sentence(answer))));
+    }
+    // What was shown as it happened is not shown again.
+    if status.details || (answer.objects.len() == 1 && !status.summary && status.wait.is_none()) {
+        for line in &answer.objects {
+            details(line)?;
+        }
+    } else if !(status.summary || status.wait.is_some() || answer.objects.is_empty()) {
         let mut table = output::table(&["OUTCOME", "KEY", "WHAT"]);
         for line in &answer.objects {
-            let member = line.member.map(|member| format!("#{member}")).unwrap_or_default();
-            let key = format!("{}{member}", output::visible(&line.key));
-            table.add_row([word(line.outcome).to_owned(), key, output::visible(&what(line))]);
+            table.add_row([line.outcome.as_str().to_owned(), named(line), output::visible(&what(line))]);
         }
         output::line(&table.trim_fmt())?;
         output::line("")?;
     }
-    let total: usize = answer.summary.values().sum();
-    output::line(&format!("{total} landed: {}", sentence(&answer.summary)))
+    let total: u64 = answer.summary.values().sum();
+    output::line(&format!("{total} landed: {}", output::visible(&sentence(answer))))
+}
+
+/// The key, with the member.
+fn named(line: &Line) -> String {
+    let member = line.cause.member.map(|member| format!("#{member}")).unwrap_or_default();
+    format!("{}{member}", output::visible(&line.cause.object.key))
+}
+
+/// Everything that is known of one.
+fn details(line: &Line) -> anyhow::Result<()> {
+    let field = |name: &str, value: Option<&str>| match value {
+        Some(value) if !value.is_empty() => output::line(&format!("  {name:<12} {}", output::visible(value))),
+        _ => Ok(()),
+    };
+    output::line(&format!("{}  {}", line.outcome.as_str(), named(line)))?;
+    field("provider", Some(&line.provider))?;
+    field("collection", line.collection.as_deref())?;
+    field("item", line.item.as_deref())?;
+    field("effect", line.effect.map(landfall_events::report::Effect::as_str))?;
+    field("landed", Some(&format!("{:.3}", line.cause.event_time)))?;
+    for passed in &line.passed {
+        let after = passed.at.duration_since(line.cause.event_time).as_secs_f64();
+        field(&passed.stage, Some(&format!("{:.3}  (after {after:.1} s)", passed.at)))?;
+    }
+    if line.outcome == Outcome::InFlight {
+        field("age", Some(&format!("{} s", Timestamp::now().duration_since(line.since).as_secs())))?;
+    }
+    if line.redrive > 0 {
+        field("redriven", Some(&format!("{} times", line.redrive)))?;
+    }
+    field("stage", line.stage.as_deref())?;
+    field("code", line.code.as_deref())?;
+    field("reason", line.reason.as_deref())?;
+    field("hint", line.hint.as_deref())?;
+    for problem in &line.problems {
+        let severity = match problem.severity {
+            _ if problem.patched => "mended",
+            Severity::Error => "problem",
+            Severity::Warning => "warning",
+        };
+        let place = if problem.pointer.is_empty() { "the whole document" } else { &problem.pointer };
+        field(severity, Some(&format!("{place}: {} ({})", problem.message, problem.code)))?;
+        field("", problem.hint.as_deref())?;
+    }
+    for waits in &line.waits_for {
+        field("waits for", Some(waits))?;
+    }
+    field("until", line.until.map(|until| format!("{until:.0}")).as_deref())?;
+    field("now at", line.destination.as_deref())?;
+    field("event", line.event.as_deref())?;
+    output::line("")
 }
 
 fn what(line: &Line) -> String {
@@ -328,7 +276,7 @@ fn what(line: &Line) -> String {
     }
     if let Some(effect) = line.effect {
         let item = line.item.as_ref().map(|item| format!("/{item}")).unwrap_or_default();
-        parts.push(format!("{effect} {}{item}", line.collection.as_deref().unwrap_or_default()));
+        parts.push(format!("{} {}{item}", effect.as_str(), line.collection.as_deref().unwrap_or_default()));
     } else if line.outcome == Outcome::Completed {
         let bucket = line.destination.as_deref().and_then(ObjectRef::parse).map(|object| object.bucket);
         parts.extend(bucket.map(|bucket| format!("now in s3://{bucket}")));

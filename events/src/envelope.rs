@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use crate::cause::{Cause, ObjectRef};
+use crate::status::Passed;
 
 /// What one stage tells the next.
 pub trait Event: Clone + fmt::Debug + Send + Sync + 'static {
@@ -121,6 +122,8 @@ pub struct Envelope<E> {
     pub deadline: Option<Timestamp>,
     /// How often it was re-sent with a delay.
     pub attempt: u32,
+    /// The stages that it has passed; beside the body, see [`Passed`].
+    pub passed: Vec<Passed>,
     /// The event.
     pub event: E,
 }
@@ -153,12 +156,13 @@ impl<E: Event> Envelope<E> {
     pub fn new(event: E, provider: impl Into<String>, redrive: u32) -> Self {
         let id = EventId::of(event.cause(), event.kind(), redrive);
         let time = event.cause().event_time;
-        Self { id, time, provider: provider.into(), redrive, deadline: None, attempt: 0, event }
+        Self { id, time, provider: provider.into(), redrive, deadline: None, attempt: 0, passed: Vec::new(), event }
     }
 
     /// Puts `event`, which follows from this one, in an envelope for the next stage.
     pub fn followed_by<N: Event>(&self, event: N) -> Envelope<N> {
-        Envelope::new(event, self.provider.clone(), self.redrive)
+        let passed = self.passed.clone();
+        Envelope { passed, ..Envelope::new(event, self.provider.clone(), self.redrive) }
     }
 
     /// The same event in a later redrive generation: a new id, and deadline and attempts start afresh.
@@ -204,6 +208,7 @@ impl<E: Event> Envelope<E> {
             redrive: wire.redrive,
             deadline: wire.deadline,
             attempt: wire.attempt,
+            passed: Vec::new(),
             event,
         })
     }

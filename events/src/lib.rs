@@ -13,6 +13,7 @@ pub mod notice;
 pub mod refusal;
 pub mod report;
 pub mod routed;
+pub mod status;
 pub mod validated;
 
 pub use cause::{Cause, Change, ObjectRef, Position, Sequencer};
@@ -25,4 +26,5 @@ pub use notice::Notice;
 pub use refusal::{Problem, Refusal, Severity};
 pub use report::{Place, Report};
 pub use routed::Routed;
+pub use status::{Passed, Status};
 pub use validated::Validated;

@@ -162,6 +162,12 @@ pub struct Waiting {
     pub item: Option<String>,
 }
 
+/// The rule of a document whose item a newer document under another key has; load has recorded it.
+pub const OUTDONE: &str = "outdone";
+
+/// The rule of a removal; load has recorded it.
+pub const REMOVED: &str = "removed";
+
 /// An event that needs nothing done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

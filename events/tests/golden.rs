@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use landfall_events::notice::{ATTRIBUTES_MAX, Attribute, BYTES_MAX, Body, Style, Topic};
 use landfall_events::report::{CollectionLoaded, Effect, Ignored, ItemLoaded, ObjectRouted, Place, Refused, Waiting};
 use landfall_events::routed::{CollectionReleased, CollectionRouted, ItemRouted, RoutedObject};
+use landfall_events::status::{Outcome, Passed};
 use landfall_events::validated::{CollectionValidated, ItemValidated, ObjectAccepted, ObjectRemoved};
 use landfall_events::{
     Cause, Change, Document, Envelope, Event, Landed, Notice, ObjectRef, Problem, Refusal, Report, Routed, Sequencer,
-    Severity, Validated, codes,
+    Severity, Status, Validated, codes,
 };
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -324,6 +325,27 @@ fn a_subscriber_may_have_the_bare_document() {
     assert_eq!(gone, r#"{"id":"i","collection":"C"}"#);
 }
 
+/// What a provider reads in the work bucket.
+#[test]
+fn a_status_has_an_example_that_still_reads() {
+    let passed = |stage: &str, at: &str| Passed { stage: stage.into(), at: at.parse().unwrap() };
+    let refusal = refusal();
+    let status = Status {
+        stage: Some("validate".into()),
+        code: Some(refusal.code.to_string()),
+        reason: Some(refusal.reason),
+        problems: refusal.problems,
+        event: Some("63a2c4cf9dbc5e9a2fd3ff3d5b5a6ffb".into()),
+        passed: vec![passed("validate", "2024-05-17T10:15:01Z"), passed("notify", "2024-05-17T10:15:02Z")],
+        since: "2024-05-17T10:15:02Z".parse().unwrap(),
+        ..Status::new(cause("sbn/C/metadata/items/i.json"), "sbn", Outcome::Refused)
+    };
+    let status = status.with_hint();
+    let path = folder("examples").join("status.json");
+    check_file(&path, &pretty(&serde_json::to_string(&status).unwrap()));
+    assert_eq!(serde_json::from_str::<Status>(&std::fs::read_to_string(&path).unwrap()).unwrap(), status);
+}
+
 /// The schemas of the payloads, generated from the types.
 #[test]
 fn the_schemas_follow_the_types() {
@@ -348,5 +370,6 @@ fn the_schemas_follow_the_types() {
         "landfall.object.refused.v1": Refused,
         "landfall.object.waiting.v1": Waiting,
         "landfall.object.ignored.v1": Ignored,
+        "status": Status,
     }
 }

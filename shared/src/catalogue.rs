@@ -10,7 +10,8 @@ mod postgres;
 pub(crate) use plan::record;
 pub use plan::{Collections, View, plan};
 pub use postgres::{
-    Access, AssetHref, Due, Extents, KEEP, LedgerRow, Maintained, Password, PostgresCatalogue, Reaction, RowFilter,
+    Access, AssetHref, Count, Due, Extents, KEEP, LedgerRow, Maintained, Password, PostgresCatalogue, Reaction,
+    RowFilter,
 };
 
 use std::fmt;
@@ -21,7 +22,10 @@ use jiff::Timestamp;
 use landfall_events::codes::{self, Code};
 use landfall_events::report::Effect;
 use landfall_events::routed::CollectionReleased;
-use landfall_events::{Cause, Envelope, Event, EventId, ObjectRef, Place, Problem, Refusal, Report, Routed};
+use landfall_events::status::Outcome;
+use landfall_events::{
+    Cause, Envelope, Event, EventId, ObjectRef, Passed, Place, Problem, Refusal, Report, Routed, Status,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::pgstac::Item;
@@ -145,6 +149,23 @@ impl State {
         }
     }
 
+    /// What is told of a document in this state: whether it is announced, whether what it waits for is there, whether
+    /// it was given up.
+    #[must_use]
+    pub fn outcome(self, announced: bool, goes_on: bool, given_up: bool) -> Outcome {
+        match self {
+            Self::Superseded => Outcome::Superseded,
+            Self::Parked if goes_on => Outcome::InFlight,
+            Self::Waiting | Self::Parked => Outcome::Waiting,
+            Self::Loaded | Self::Routed if announced => Outcome::Completed,
+            Self::Loaded | Self::Routed if given_up => Outcome::Refused,
+            Self::Refused if announced => Outcome::Refused,
+            Self::Ready | Self::Loaded | Self::Routed | Self::Refused => Outcome::InFlight,
+            Self::Removed => Outcome::Removed,
+            Self::Ignored => Outcome::Ignored,
+        }
+    }
+
     /// Reads the word.
     #[must_use]
     pub fn read(text: &str) -> Option<Self> {
@@ -191,6 +212,8 @@ pub struct Row {
     pub released_by: Option<EventId>,
     /// When we were about to remove the landed object, because it is completed.
     pub cleared: Option<Timestamp>,
+    /// The stages that it had passed.
+    pub passed: Vec<Passed>,
 }
 
 impl Row {
@@ -216,7 +239,42 @@ impl Row {
             parked: None,
             released_by: None,
             cleared: None,
+            passed: envelope.passed.clone(),
         }
+    }
+}
+
+impl Row {
+    /// What has become of it, where nothing newer has landed under its key; `goes_on` where it is parked and what it
+    /// waits for is there.
+    #[must_use]
+    pub fn outcome(&self, goes_on: bool) -> Outcome {
+        self.state.outcome(self.announced.is_some(), goes_on, self.code.is_some())
+    }
+
+    /// What is told of it: `outcome`, and that it was last touched at `since`.
+    #[must_use]
+    pub fn status(&self, outcome: Outcome, since: Timestamp) -> Status {
+        // What was given up once and is completed now is not wrong any more.
+        let is_wrong = outcome != Outcome::Completed;
+        let status = Status {
+            redrive: self.redrive,
+            collection: self.subject.collection().map(str::to_owned),
+            item: self.subject.item().map(str::to_owned),
+            effect: self.effect,
+            stage: self.stage.clone().filter(|_| is_wrong),
+            code: self.code.clone().filter(|_| is_wrong),
+            reason: self.reason.clone().filter(|_| is_wrong),
+            problems: self.problems.clone(),
+            waits_for: self.waits_for.clone(),
+            until: self.until,
+            destination: self.destination.clone(),
+            event: Some(self.event.0.clone()),
+            passed: self.passed.clone(),
+            since,
+            ..Status::new(self.cause.clone(), &*self.provider, outcome)
+        };
+        status.with_hint()
     }
 }
 
@@ -406,7 +464,17 @@ impl Waiter {
 }
 
 fn envelope_of(row: &Row) -> Option<Envelope<Routed>> {
-    Envelope::from_json(row.parked.as_deref()?).ok()
+    let passed = row.passed.clone();
+    Some(Envelope { passed, ..Envelope::from_json(row.parked.as_deref()?).ok()? })
+}
+
+/// What the ledger has of a report.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recorded {
+    /// Whether it is still the newest.
+    pub standing: Standing,
+    /// The row that says what has become of the report's change, whether by this report or by another.
+    pub row: Option<Row>,
 }
 
 /// Whether a report still tells the newest that is known.
@@ -510,7 +578,7 @@ pub trait Catalogue: Send + Sync {
         &self,
         reports: &[Envelope<Report>],
         released_by: Option<&EventId>,
-    ) -> Result<Vec<Standing>, CatalogueError>;
+    ) -> Result<Vec<Recorded>, CatalogueError>;
 
     /// Says of each claim whether the catalogue answers its users so.
     async fn prove(&self, claims: &[Claim]) -> Result<Vec<bool>, CatalogueError>;

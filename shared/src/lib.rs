@@ -16,6 +16,7 @@ pub mod poller;
 pub mod queue;
 pub mod runner;
 pub mod stage;
+pub mod statuses;
 pub mod telemetry;
 pub mod testing;
 pub mod topic;

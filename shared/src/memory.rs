@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::catalogue::{
-    Applied, Catalogue, CatalogueError, Claim, Load, Row, Settled, Standing, State, Subject, View, Waiter, due_release,
+    Applied, Catalogue, CatalogueError, Claim, Load, Recorded, Row, Settled, State, Subject, View, Waiter, due_release,
     in_order, parts, plan,
 };
 use crate::locked;
@@ -296,6 +296,8 @@ pub struct Kept {
     /// Collections by id.
     pub collections: BTreeMap<String, String>,
     owners: HashMap<String, Option<String>>,
+    /// Whether nobody finds what was loaded, as on a replica that lags behind.
+    lags: bool,
 }
 
 impl Kept {
@@ -355,6 +357,11 @@ impl Kept {
 }
 
 impl MemoryCatalogue {
+    /// Lets it be found, or not, what is loaded.
+    pub fn lag(&self, lags: bool) {
+        locked(&self.state).lags = lags;
+    }
+
     /// An empty catalogue of a world.
     #[must_use]
     pub fn new(faults: Arc<Faults>) -> Self {
@@ -418,7 +425,7 @@ impl Catalogue for MemoryCatalogue {
         &self,
         reports: &[Envelope<Report>],
         released_by: Option<&EventId>,
-    ) -> Result<Vec<Standing>, CatalogueError> {
+    ) -> Result<Vec<Recorded>, CatalogueError> {
         let effect = || {
             let mut kept = locked(&self.state);
             let mut view = kept.view();
@@ -435,9 +442,9 @@ impl Catalogue for MemoryCatalogue {
             let there =
                 |collection: &String, item: &String| kept.items.contains_key(&(collection.clone(), item.clone()));
             let holds = |claim: &Claim| match claim {
-                Claim::Item { collection, item, .. } => there(collection, item),
-                Claim::NoItem { collection, item } => !there(collection, item),
-                Claim::Collection { collection } => kept.collections.contains_key(collection),
+                Claim::Item { collection, item, .. } => !kept.lags && there(collection, item),
+                Claim::NoItem { collection, item } => !kept.lags && !there(collection, item),
+                Claim::Collection { collection } => !kept.lags && kept.collections.contains_key(collection),
             };
             Ok(claims.iter().map(holds).collect())
         };

@@ -11,6 +11,7 @@ use futures::FutureExt;
 use jiff::Timestamp;
 use landfall_events::letter::{Letter, REDRIVE, TRACEPARENT};
 use landfall_events::report::{self, Waiting};
+use landfall_events::status::{PASSED, Passed};
 use landfall_events::{
     Cause, Change, Envelope, Event, EventId, ObjectRef, Received, Refusal, Report, Unread, Unreadable, codes,
 };
@@ -149,6 +150,7 @@ impl<S: Stage> Runner<S> {
         let mut works = Vec::new();
         for (index, delivery) in deliveries.iter().enumerate() {
             let trace = TraceParent::follow(delivery.attributes.get(TRACEPARENT).map(String::as_str));
+            let passed = delivery.attributes.get(PASSED).map(|text| Passed::read(text)).unwrap_or_default();
             let redrive = delivery.attributes.get(REDRIVE).and_then(|text| text.parse().ok()).unwrap_or(0);
             for read in S::Input::read(&delivery.body, &*self.provider_of) {
                 match read {
@@ -156,6 +158,7 @@ impl<S: Stage> Runner<S> {
                         if redrive > received.envelope.redrive {
                             received.envelope = received.envelope.redriven(redrive);
                         }
+                        received.envelope.passed.clone_from(&passed);
                         works.push(Work { delivery: index, received, trace: trace.child() });
                     }
                     Err(unread) => posts.extend(self.unreadable(index, delivery, &unread, redrive, &trace)),
@@ -271,8 +274,8 @@ impl<S: Stage> Runner<S> {
                     "settled"
                 );
                 let mut posts = Vec::new();
-                posts.extend(done.next.iter().map(|next| post(work, Outlet::Next, next)));
-                posts.extend(done.reports.iter().map(|report| post(work, Outlet::Notify, report)));
+                posts.extend(done.next.iter().map(|next| self.post_on(work, Outlet::Next, next)));
+                posts.extend(done.reports.iter().map(|report| self.post_on(work, Outlet::Notify, report)));
                 posts.extend(done.again.iter().map(|again| post(work, Outlet::Own, again)));
                 for refused in done.refused {
                     posts.extend(self.refuse(work, delivery, refused));
@@ -333,7 +336,7 @@ impl<S: Stage> Runner<S> {
             item: wait.refusal.item,
         };
         let report = envelope.followed_by(Report::from(waiting));
-        vec![post(work, Outlet::Notify, &report), resend(work, Some(deadline), delay)]
+        vec![self.post_on(work, Outlet::Notify, &report), resend(work, Some(deadline), delay)]
     }
 
     /// Writes a dead letter and tells notify.
@@ -367,9 +370,18 @@ impl<S: Stage> Runner<S> {
         let mut posts = vec![self.letter(work.delivery, body, &letter)];
         // A report that notify itself refuses is not announced by a report again: that would go in circles.
         if envelope.event.kind() != REFUSED_KIND {
-            posts.push(post(work, Outlet::Notify, &report));
+            posts.push(self.post_on(work, Outlet::Notify, &report));
         }
         posts
+    }
+
+    /// A message for a stage that follows: this one is passed.
+    fn post_on<E: Event>(&self, work: &Work<S::Input>, outlet: Outlet, envelope: &Envelope<E>) -> Post {
+        let mut post = post(work, outlet, envelope);
+        let own = Passed { stage: S::NAME.to_owned(), at: (self.now)() };
+        let passed: Vec<_> = envelope.passed.iter().cloned().chain([own]).collect();
+        post.message.attributes.insert(PASSED.to_owned(), Passed::write(&passed));
+        post
     }
 
     fn unreadable(
@@ -539,6 +551,9 @@ fn retry(verdict: &mut Verdict, after: Duration) {
 fn post<I: Event, E: Event>(work: &Work<I>, outlet: Outlet, envelope: &Envelope<E>) -> Post {
     let mut message = message(envelope, &envelope.event.cause().object.bucket);
     message.attributes.insert(TRACEPARENT.to_owned(), work.trace.child().to_string());
+    if !envelope.passed.is_empty() {
+        message.attributes.insert(PASSED.to_owned(), Passed::write(&envelope.passed));
+    }
     Post { delivery: work.delivery, outlet, message }
 }
 

@@ -11,7 +11,7 @@ use landfall_events::routed::{CollectionRouted, ItemRouted, ObjectRemoved, Route
 use landfall_events::{Cause, Change, Document, Envelope, EventId, ObjectRef, Report, Routed, Sequencer};
 use landfall_load::Load;
 use landfall_shared::catalogue::{
-    Catalogue, CatalogueError, Claim, Load as Changed, PostgresCatalogue, Settled, Standing, Waiter,
+    Catalogue, CatalogueError, Claim, Load as Changed, PostgresCatalogue, Recorded, Settled, Waiter,
 };
 use landfall_shared::documents::Documents;
 use landfall_shared::memory::{MemoryObjects, MemoryQueue};
@@ -55,7 +55,7 @@ impl Catalogue for Counted {
         &self,
         reports: &[Envelope<Report>],
         released_by: Option<&EventId>,
-    ) -> Result<Vec<Standing>, CatalogueError> {
+    ) -> Result<Vec<Recorded>, CatalogueError> {
         self.inner.record(reports, released_by).await
     }
 

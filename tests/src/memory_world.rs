@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use landfall_events::notice::Topic;
-use landfall_events::{Cause, Change, ObjectRef, letter};
+use landfall_events::{Cause, Change, ObjectRef, Status, letter};
 use landfall_load::Load;
 use landfall_notify::Notify;
 use landfall_route::Route;
@@ -61,6 +61,8 @@ pub struct Snapshot {
     pub ledger: BTreeSet<String>,
     /// Dead letters: stage, code, object.
     pub letters: BTreeSet<(String, String, String)>,
+    /// What providers are told: outcome and code by where it is kept.
+    pub statuses: BTreeMap<String, String>,
     /// Notices: topic and body, by id.
     pub notices: BTreeMap<String, (Topic, String)>,
 }
@@ -131,11 +133,14 @@ impl World {
         self.queues["validate"].own.push(&serde_json::json!({"Records": [record]}).to_string(), BTreeMap::new());
     }
 
-    /// Sends every dead letter of a stage to it again.
+    /// Sends every dead letter of a stage to it again, as `landfall dlq redrive` does.
     pub fn redrive(&self, stage: &str) {
         for letter in self.queues[stage].dead.drain() {
             let generation: u32 = letter.attributes[letter::REDRIVE].parse().expect("a generation is a number");
-            let attributes = BTreeMap::from([(letter::REDRIVE.to_owned(), (generation + 1).to_string())]);
+            let mut attributes = BTreeMap::from([(letter::REDRIVE.to_owned(), (generation + 1).to_string())]);
+            if stage == "notify" {
+                attributes.clear();
+            }
             self.queues[stage].own.push(&letter.body, attributes);
         }
     }
@@ -175,7 +180,14 @@ impl World {
         let load = runner!(Load::with(catalogue.clone(), objects.clone(), "work", policy.wait_max));
         let notify = {
             let (topics, notices) = (Arc::new(self.topics.clone()), Notices::default());
-            runner!(Notify::with(catalogue.clone(), topics.clone(), objects.clone(), landings.clone(), &notices))
+            runner!(Notify::with(
+                catalogue.clone(),
+                topics.clone(),
+                objects.clone(),
+                "work",
+                landings.clone(),
+                &notices
+            ))
         };
         for _ in 0..10_000 {
             let mut moved = false;
@@ -250,6 +262,7 @@ impl World {
             collections: kept.collections.clone(),
             ledger: ledger.collect(),
             letters: letters.collect(),
+            statuses: self.objects.all().into_iter().filter_map(status).collect(),
             notices,
         }
     }
@@ -258,6 +271,16 @@ impl World {
     pub fn arm(&self, strike: Strike) {
         self.faults.arm(strike);
     }
+}
+
+/// What a provider is told, without times.
+fn status((object, stored): (ObjectRef, landfall_shared::memory::MemoryObject)) -> Option<(String, String)> {
+    if object.bucket != "work" || !object.key.starts_with("status/") {
+        return None;
+    }
+    let status: Status = serde_json::from_slice(&stored.body).expect("what is written is a status");
+    let (outcome, code) = (status.outcome.as_str(), status.code.unwrap_or_default());
+    Some((object.key, format!("{outcome} {code} {:?}", status.event)))
 }
 
 /// The time of day by tokio's clock, which these tests pause and which then runs as fast as nothing happens.

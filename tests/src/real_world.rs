@@ -6,7 +6,7 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use landfall::deployment::{self, Connected, Deployment, Place};
+use landfall::deployment::{self, Connected, Deployment, LOCAL_CREDENTIAL, LOCAL_REGION, Place};
 use landfall::local::process::Started;
 use landfall::local::stack::{self, Access, BUCKETS, STACK};
 use landfall::local::{Layout, Ports, postgres, supervisor};
@@ -445,6 +445,17 @@ impl Real {
     /// Where the deployment is not readable.
     pub async fn connected(&self) -> anyhow::Result<Connected> {
         Place { state: self.layout.state.clone(), stack: None }.connect().await
+    }
+
+    /// What the AWS SDK and its tools read from the environment for this deployment.
+    #[must_use]
+    pub fn aws_environment(&self) -> [(&'static str, String); 4] {
+        [
+            ("AWS_ENDPOINT_URL", self.deployment.endpoint.clone().unwrap_or_default()),
+            ("AWS_ACCESS_KEY_ID", LOCAL_CREDENTIAL.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", LOCAL_CREDENTIAL.to_owned()),
+            ("AWS_REGION", LOCAL_REGION.to_owned()),
+        ]
     }
 
     /// A folder for a test's files.

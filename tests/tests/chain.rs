@@ -31,6 +31,10 @@ enum Scenario {
     Contested,
     /// What is completed is deleted from landing, and S3 says so; events come again afterwards.
     Cleared,
+    /// What is loaded is found only after a while.
+    Lagging,
+    /// What is loaded is not found until the deadline; its letter is redriven later.
+    NeverFound,
     /// The bucket map places files by the item that names them; they land before it, and one is of no item.
     Placed,
 }
@@ -50,7 +54,13 @@ impl Scenario {
         match self {
             Self::Cleared => World::with("[[landing]]\nafter_route = 'delete'\n", landfall_tests::memory_world::MAP),
             Self::Placed => World::with("", PLACED),
-            Self::Everything | Self::Overwritten | Self::Mended | Self::Members | Self::Contested => World::new(),
+            Self::Everything
+            | Self::Overwritten
+            | Self::Mended
+            | Self::Members
+            | Self::Contested
+            | Self::Lagging
+            | Self::NeverFound => World::new(),
         }
     }
 
@@ -130,6 +140,23 @@ impl Scenario {
                 world.notify_of(&first);
                 world.settle().await;
             }
+            Self::Lagging => {
+                world.catalogue.lag(true);
+                land_one(world);
+                world.settle_until_waiting().await;
+                check_silent(world);
+                world.catalogue.lag(false);
+                world.settle().await;
+            }
+            Self::NeverFound => {
+                world.catalogue.lag(true);
+                land_one(world);
+                world.settle().await;
+                check_silent(world);
+                world.catalogue.lag(false);
+                world.redrive("notify");
+                world.settle().await;
+            }
             Self::Placed => {
                 world.land("sbn/D/data/i.tif", "II*");
                 world.land("sbn/D/data/nobodys.tif", "II*");
@@ -142,12 +169,28 @@ impl Scenario {
     }
 }
 
+/// An item with its asset and its collection.
+fn land_one(world: &World) {
+    world.land("sbn/C/data/i.tif", "II*");
+    world.land("sbn/C/metadata/collection.json", &collection("C"));
+    world.land("sbn/C/metadata/items/i.json", &item("i", "C", "one"));
+}
+
+/// Asserts that nothing is said of what cannot be found.
+#[track_caller]
+fn check_silent(world: &World) {
+    let published = world.topics.published();
+    let said = published.iter().find(|notice| notice.topic == Topic::Completed && notice.body.contains("stac"));
+    assert!(said.is_none(), "{said:?}");
+}
+
 /// Compares part by part, so that a difference can be read.
 #[track_caller]
 fn check_same(seen: &Snapshot, expected: &Snapshot, what: &str) {
     assert_eq!(seen.ledger, expected.ledger, "{what}");
     assert_eq!(seen.letters, expected.letters, "{what}");
     assert_eq!(seen.items, expected.items, "{what}");
+    assert_eq!(seen.statuses, expected.statuses, "{what}");
     assert_eq!(seen.notices.keys().collect::<Vec<_>>(), expected.notices.keys().collect::<Vec<_>>(), "{what}");
     assert_eq!(seen, expected, "{what}");
 }
@@ -195,6 +238,46 @@ async fn members_and_removals_end_the_same_whatever_call_fails() {
 #[tokio::test(start_paused = true)]
 async fn contested_items_end_the_same_whatever_call_fails() {
     sweep(Scenario::Contested).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_found_late_ends_the_same_whatever_call_fails() {
+    sweep(Scenario::Lagging).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_never_found_ends_the_same_whatever_call_fails() {
+    sweep(Scenario::NeverFound).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_announced_before_it_is_found_and_what_never_is_becomes_a_letter() {
+    let (late, _) = happen(Scenario::Lagging, Strike::Never).await;
+    // The asset, the collection and the item.
+    assert_eq!((topics(&late), late.letters.len()), ((3, 0), 0));
+
+    let world = World::new();
+    world.catalogue.lag(true);
+    land_one(&world);
+    world.settle().await;
+    let never = world.snapshot();
+    let codes: Vec<_> = never.letters.iter().map(|(stage, code, _)| format!("{stage} {code}")).collect();
+    assert_eq!(codes, ["notify notify.not-found"; 2]);
+    assert_eq!(topics(&never), (1, 2));
+    let told: Vec<_> = never.statuses.values().filter(|told| told.contains("notify.not-found")).collect();
+    assert_eq!(told.len(), 2, "{:?}", never.statuses);
+
+    world.catalogue.lag(false);
+    world.redrive("notify");
+    world.settle().await;
+    let redriven = world.snapshot();
+    assert_eq!(topics(&redriven), (3, 2));
+    let ids = |of: &Snapshot, topic| {
+        let of_topic = of.notices.iter().filter(|(_, (one, _))| *one == topic);
+        of_topic.map(|(id, _)| id.clone()).collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(ids(&redriven, Topic::Completed), ids(&late, Topic::Completed), "a redriven notice keeps its id");
+    assert!(redriven.statuses.values().all(|told| told.starts_with("completed")), "{:?}", redriven.statuses);
 }
 
 #[tokio::test(start_paused = true)]

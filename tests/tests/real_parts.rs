@@ -98,6 +98,41 @@ async fn two_hundred_files_at_once_are_all_accounted_for() -> anyhow::Result<()>
     assert_eq!(letters(&real).await?, expected_letters());
     assert_eq!(count_items(&real).await?, ITEMS as i64);
     assert_eq!(real.notices(FILES).await?.len(), FILES);
+
+    // The provider is told the same, who has rights on S3 and no deployment or database.
+    let outputs = &real.deployment.outputs;
+    let buckets = ["--landing-bucket", &outputs["LandingBucket"], "--work-bucket", &outputs["WorkBucket"]];
+    let asked = async |arguments: &[&str]| {
+        let mut command = real.landfall(&["status", "--as-provider", "sbn", "--format", "json", "--wait", "60"]);
+        command.args(buckets).args(arguments).env("LANDFALL_STATE", "nowhere").envs(real.aws_environment());
+        let output = command.output().await.unwrap();
+        serde_json::from_slice::<Value>(&output.stdout).expect(&String::from_utf8_lossy(&output.stderr))
+    };
+    let provider = asked(&[]).await;
+    assert_eq!(outcomes(&provider), outcomes(&answer));
+    let stages = |object: &Value| -> Vec<String> {
+        let passed = object["passed"].as_array().unwrap().iter();
+        passed.map(|passed| passed["stage"].as_str().unwrap().to_owned()).collect()
+    };
+    let of_key = |answer: &Value, key: &str| {
+        answer["objects"].as_array().unwrap().iter().find(|object| object["key"] == key).unwrap().clone()
+    };
+    for answer in [&provider, &answer] {
+        let item = of_key(answer, "sbn/C/metadata/items/i007.json");
+        assert_eq!(stages(&item), ["validate", "route", "load", "notify"], "{item:#}");
+        let broken = of_key(answer, "sbn/C/metadata/items/broken-2.json");
+        assert_eq!(stages(&broken), ["validate", "notify"], "{broken:#}");
+        assert_eq!(broken["problems"][0]["pointer"], "/id");
+        assert!(broken["hint"].is_string());
+    }
+
+    let summary = serde_json::json!({"completed": ITEMS, "refused": 3});
+    let codes = serde_json::json!({"stac.not-stac": 1, "stac.schema": 1, "stac.unparseable": 1});
+    let delivery = ["status", "--delivery", "sbn/C/metadata/items/", "--wait", "60", "--format", "json"];
+    let by_operator: Value = serde_json::from_slice(&real.run(&delivery).await?.stdout)?;
+    for told in [by_operator, asked(&["--delivery", "sbn/C/metadata/items/"]).await] {
+        assert_eq!((&told["summary"], &told["refused"]), (&summary, &codes));
+    }
     Ok(())
 }
 

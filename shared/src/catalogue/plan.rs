@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use landfall_events::report::Effect;
+use landfall_events::report::{Effect, OUTDONE, REMOVED};
 use landfall_events::routed::{CollectionRouted, ItemRouted, ObjectRemoved};
 use landfall_events::{Cause, Envelope, EventId, ObjectRef, Position, Report, Routed};
 
-use super::{Applied, Back, Content, Gone, Load, Row, Settled, Standing, State, Subject};
+use super::{Applied, Back, Content, Gone, Load, Recorded, Row, Settled, Standing, State, Subject};
 use crate::pgstac::{Held, Item};
 
 /// The collections that a plan may ask about: id → owner, `None` where nobody owns it yet.
@@ -225,7 +225,12 @@ fn outdone(
 ) -> Applied {
     let cause = landfall_events::Event::cause(&load.envelope.event);
     let event = EventId::of(cause, kind, load.envelope.redrive);
+    // What a release has found is kept until notify has heard of it, so that a repetition finds it again.
+    let kept = view.row(&cause.object, &subject).filter(|row| self_order(row, cause) == Ordering::Equal);
+    let kept = kept.filter(|_| load.released_by.is_some()).and_then(|row| row.parked.clone());
     let mut row = Row::new(&load.envelope, subject, State::Superseded, event);
+    row.released_by = load.released_by.clone().filter(|_| kept.is_some());
+    row.parked = kept;
     row.code = Some("superseded".into());
     row.reason = Some(format!("{rival} landed later"));
     row.destination = Some(stored.to_string());
@@ -405,8 +410,20 @@ pub(super) fn deletion_id(cause: &Cause, collection: &str, item: &str, redrive: 
 
 /// Records reports and says of each whether it is still the newest; rows of loads are only looked at.
 /// Refusals that a release has found stay with it.
-pub(crate) fn record(view: &mut View, reports: &[Envelope<Report>], released_by: Option<&EventId>) -> Vec<Standing> {
-    reports.iter().map(|report| record_one(view, report, released_by)).collect()
+pub(crate) fn record(view: &mut View, reports: &[Envelope<Report>], released_by: Option<&EventId>) -> Vec<Recorded> {
+    let one = |report: &Envelope<Report>| {
+        let standing = record_one(view, report, released_by);
+        let cause = landfall_events::Event::cause(&report.event);
+        let at_subject = view.row(&cause.object, &subject_of(&report.event)).filter(|row| row.event == report.id);
+        let position = cause.position(report.redrive);
+        let is_of_change = |row: &&Row| {
+            let of_member = row.cause.object == cause.object && row.cause.member == cause.member;
+            of_member && self::position(row).cmp_in_key(&position).is_ge() && self_order(row, cause).is_eq()
+        };
+        let row = at_subject.or_else(|| view.rows.values().find(is_of_change)).cloned();
+        Recorded { standing, row }
+    };
+    reports.iter().map(one).collect()
 }
 
 /// The ledger row that a report is about.
@@ -464,6 +481,28 @@ fn record_one(view: &mut View, report: &Envelope<Report>, released_by: Option<&E
     let known = view.rows.values().filter(of_member);
     let known: Vec<Row> =
         known.filter(|row| self::position(row).cmp_change(&position) == Ordering::Equal).cloned().collect();
+    if matches!(&report.event, Report::Ignored(ignored) if [OUTDONE, REMOVED].contains(&&*ignored.rule)) {
+        // Load has recorded it; what its release has kept it for is done.
+        for row in known.into_iter().filter(|row| row.state == State::Superseded && row.parked.is_some()) {
+            view.write(Row { parked: None, ..row });
+        }
+        return Standing::Superseded;
+    }
+    if let Report::Refused(refused) = &report.event
+        && refused.stage == "notify"
+    {
+        // It stays what it is, and has come to its end all the same: it was not found in time.
+        let of_try = |row: &&Row| row.redrive == report.redrive && row.event != report.id;
+        let kept = |row: &&Row| matches!(row.state, State::Loaded | State::Routed | State::Removed);
+        if let Some(row) = known.iter().filter(of_try).find(kept) {
+            if row.announced.is_some() {
+                return Standing::Superseded;
+            }
+            let (stage, code) = (Some(refused.stage.clone()), Some(refused.refusal.code.to_string()));
+            view.write(Row { stage, code, reason: Some(refused.refusal.reason.clone()), ..row.clone() });
+            return Standing::Current;
+        }
+    }
     let by_load = matches!(&report.event, Report::Refused(refused) if refused.stage == "load");
     for row in &known {
         if row.event == report.id {
@@ -761,7 +800,7 @@ mod tests {
     }
 
     fn record_all(view: &mut View, reports: &[Envelope<Report>]) -> Vec<Standing> {
-        record(view, reports, None)
+        record(view, reports, None).into_iter().map(|recorded| recorded.standing).collect()
     }
 
     fn refused(cause: Cause, redrive: u32) -> Envelope<Report> {
@@ -872,8 +911,8 @@ mod tests {
         assert_eq!(record_all(&mut view, &[refused(cause("k", "2", 2), 0)]), [Standing::Current]);
         assert_eq!(states(&view), [State::Parked, State::Refused]);
         let release = EventId("r".into());
-        let standings = record(&mut view, &[refused_item(cause("k", "1", 1))], Some(&release));
-        assert_eq!(standings, [Standing::Superseded]);
+        let recorded = record(&mut view, &[refused_item(cause("k", "1", 1))], Some(&release));
+        assert_eq!(recorded[0].standing, Standing::Superseded);
         assert_eq!(states(&view), [State::Superseded, State::Refused]);
         assert!(view.rows.values().all(|row| row.parked.is_none()));
     }

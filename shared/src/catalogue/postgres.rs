@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use backon::{ExponentialBuilder, Retryable};
 use deadpool_postgres::Transaction;
 use jiff::{SignedDuration, Timestamp};
+use landfall_events::status::Outcome;
 use landfall_events::{Envelope, Event, EventId, Report, Routed};
 use sha2::{Digest, Sha256};
 use tokio_postgres::Row as SqlRow;
@@ -22,8 +23,8 @@ use tokio_postgres::types::ToSql;
 use tracing::debug;
 
 use super::{
-    Applied, Catalogue, CatalogueError, Claim, Content, Load, Row, Settled, Standing, View, Waiter, in_order, parts,
-    plan,
+    Applied, Catalogue, CatalogueError, Claim, Content, Load, Recorded, Row, Settled, State, View, Waiter, in_order,
+    parts, plan,
 };
 use crate::locked;
 use crate::pgstac::{Item, Pgstac, Prepared};
@@ -176,7 +177,7 @@ impl PostgresCatalogue {
         &self,
         reports: &[Envelope<Report>],
         released_by: Option<&EventId>,
-    ) -> Result<Vec<Standing>, Fault> {
+    ) -> Result<Vec<Recorded>, Fault> {
         let mut client = self.client().await?;
         let transaction = client.transaction().await?;
         let causes = reports.iter().map(|report| report.event.cause());
@@ -201,6 +202,46 @@ impl PostgresCatalogue {
     /// # Errors
     /// [`CatalogueError`].
     pub async fn rows(&self, filter: &RowFilter, most: i64) -> Result<Vec<LedgerRow>, CatalogueError> {
+        let rows = self
+            .asked(
+                filter,
+                &format!("l.*, {OUTDATED} as outdated, {GOES_ON} as goes_on"),
+                &format!("order by l.updated desc, l.bucket, l.key, l.subject limit {most}"),
+            )
+            .await?;
+        let read = |sql: &SqlRow| {
+            let (row, updated) = (read_row(sql)?, sql.get("updated"));
+            Some(LedgerRow { row, updated, outdated: sql.get("outdated"), goes_on: sql.get("goes_on") })
+        };
+        Ok(rows.iter().filter_map(read).collect())
+    }
+
+    /// Counts ledger rows by what is told of them, of refusals and what is ignored by their code too.
+    ///
+    /// # Errors
+    /// [`CatalogueError`].
+    pub async fn counts(&self, filter: &RowFilter) -> Result<Vec<Count>, CatalogueError> {
+        let what = format!(
+            "l.state, l.announced is not null as announced, {OUTDATED} as outdated, {GOES_ON} as goes_on,
+            l.code is not null as given_up,
+            case when l.state in ('refused', 'ignored') or l.announced is null then l.code end as code,
+            count(*) as rows"
+        );
+        let rows = self.asked(filter, &what, "group by 1, 2, 3, 4, 5, 6").await?;
+        let read = |sql: &SqlRow| {
+            let state = State::read(sql.get("state"))?;
+            let outcome = if sql.get("outdated") {
+                Outcome::Superseded
+            } else {
+                state.outcome(sql.get("announced"), sql.get("goes_on"), sql.get("given_up"))
+            };
+            let rows = u64::try_from(sql.get::<_, i64>("rows")).unwrap_or_default();
+            Some(Count { outcome, code: sql.get("code"), rows })
+        };
+        Ok(rows.iter().filter_map(read).collect())
+    }
+
+    async fn asked(&self, filter: &RowFilter, what: &str, rest: &str) -> Result<Vec<SqlRow>, CatalogueError> {
         let mut client = self.client().await?;
         // Only what is asked for stands in the statement: each has its index.
         let end = filter.prefix.as_deref().and_then(after_prefix);
@@ -223,27 +264,21 @@ impl PostgresCatalogue {
         if filter.prefix.is_some() && filter.bucket.is_none() {
             conditions.push(OF_EVERY_BUCKET.into());
         }
-        values.push(&most);
         let conditions = if conditions.is_empty() { "true".to_owned() } else { conditions.join(" and ") };
-        let sql = format!(
-            "select l.*, exists (select from landfall.ledger n where n.bucket = l.bucket and n.key = l.key
-                    and coalesce(n.sequencer > l.sequencer, n.event_time > l.event_time)) as outdated,
-                l.state = 'parked' and exists (select from pgstac.collections c where c.id = l.collection) as goes_on
-            from landfall.ledger l where {conditions}
-            order by l.updated desc, l.bucket, l.key, l.subject limit ${}",
-            values.len()
-        );
+        let sql = format!("select {what} from landfall.ledger l where {conditions} {rest}");
         let transaction = client.transaction().await?;
         // Which index is best depends on what is asked for.
         transaction.batch_execute("set local plan_cache_mode = force_custom_plan").await?;
-        let rows = transaction.query(&sql, &values).await?;
-        let read = |sql: &SqlRow| {
-            let (row, updated) = (read_row(sql)?, sql.get("updated"));
-            Some(LedgerRow { row, updated, outdated: sql.get("outdated"), goes_on: sql.get("goes_on") })
-        };
-        Ok(rows.iter().filter_map(read).collect())
+        Ok(transaction.query(&sql, &values).await?)
     }
 }
+
+/// Whether something newer landed under the same key.
+const OUTDATED: &str = "exists (select from landfall.ledger n where n.bucket = l.bucket and n.key = l.key
+    and coalesce(n.sequencer > l.sequencer, n.event_time > l.event_time))";
+
+/// Whether what a row waits for is there.
+const GOES_ON: &str = "(l.state = 'parked' and exists (select from pgstac.collections c where c.id = l.collection))";
 
 /// True of every row. There are few buckets, found one after the other: each key has its place in the index by them.
 const OF_EVERY_BUCKET: &str = "l.bucket = any(array(
@@ -310,6 +345,17 @@ pub struct LedgerRow {
     pub goes_on: bool,
 }
 
+/// How many rows there are of which the same is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Count {
+    /// What is told of them.
+    pub outcome: Outcome,
+    /// Their code, or the rule by which they are ignored.
+    pub code: Option<String>,
+    /// How many.
+    pub rows: u64,
+}
+
 #[async_trait]
 impl Catalogue for PostgresCatalogue {
     async fn apply(&self, loads: &[&Load], park_until: Timestamp) -> Result<Vec<Settled>, CatalogueError> {
@@ -363,7 +409,7 @@ impl Catalogue for PostgresCatalogue {
         &self,
         reports: &[Envelope<Report>],
         released_by: Option<&EventId>,
-    ) -> Result<Vec<Standing>, CatalogueError> {
+    ) -> Result<Vec<Recorded>, CatalogueError> {
         let again = (|| self.guarded(self.record_once(reports, released_by))).retry(backoff()).when(Fault::is_passing);
         Ok(again.await?)
     }

@@ -33,6 +33,7 @@ create table landfall.ledger (
     parked      text,                          -- the event that goes on when its collection is there
     released_by text collate "C",
     cleared     timestamptz,                   -- when we were about to remove the landed object, completed as it is
+    passed      text collate "C",              -- the stages that it had passed, and when
     updated     timestamptz not null default now(),
     primary key (bucket, key, subject)
 ) with (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
-use landfall_events::report::{CollectionLoaded, Effect, Ignored, ItemLoaded, Report};
+use landfall_events::report::{CollectionLoaded, Effect, Ignored, ItemLoaded, Report, Waiting};
 use landfall_events::routed::{CollectionReleased, CollectionRouted, ItemRouted, RoutedObject};
 use landfall_events::{Cause, Document, Envelope, Event, Problem, Refusal, Routed, codes, report};
 use landfall_shared::catalogue::{
@@ -184,7 +184,9 @@ impl Load {
 
     fn park_until(&self, now: Timestamp) -> Timestamp {
         let park_max = SignedDuration::try_from(self.park_max).unwrap_or(SignedDuration::MAX);
-        now.checked_add(park_max).unwrap_or(Timestamp::MAX)
+        let until = now.checked_add(park_max).unwrap_or(Timestamp::MAX);
+        // In whole microseconds, as the ledger keeps it: a repetition says the same.
+        Timestamp::from_microsecond(until.as_microsecond()).unwrap_or(until)
     }
 
     async fn handle_group(&self, batch: &[Envelope<Routed>], now: Timestamp) -> Vec<Result<Outcome<Self>, Error>> {
@@ -325,9 +327,9 @@ impl Load {
             // A refused item must not be found parked again, and must be found again by a repetition of this release.
             let (cause, stage) = (parked.event.cause().clone(), Self::NAME.to_owned());
             let report = parked.followed_by(Report::from(report::Refused { cause, stage, refusal: refusal.clone() }));
-            let standing = self.catalogue.record(&[report], Some(&envelope.id)).await.map_err(Error::Catalogue)?;
+            let recorded = self.catalogue.record(&[report], Some(&envelope.id)).await.map_err(Error::Catalogue)?;
             // What something newer has made needless is not refused.
-            if standing != [Standing::Superseded] {
+            if recorded.iter().all(|recorded| recorded.standing != Standing::Superseded) {
                 done.refused.push(Refused { member: Some(parked), refusal });
             }
         }
@@ -400,6 +402,12 @@ fn deleted(envelope: &Envelope<Routed>, gone: Gone) -> Envelope<Report> {
     Envelope { id, ..envelope.followed_by(loaded.into()) }
 }
 
+/// The report that a change needs nothing done.
+fn ignored(envelope: &Envelope<Routed>, rule: &str) -> Envelope<Report> {
+    let ignored = Ignored { cause: envelope.event.cause().clone(), rule: rule.to_owned() };
+    envelope.followed_by(ignored.into())
+}
+
 /// What follows for the change itself.
 fn outcome(change: &Change, applied: Applied) -> Done<Routed, Report> {
     let (mut done, envelope) = (Done::default(), &change.envelope);
@@ -439,15 +447,21 @@ fn outcome(change: &Change, applied: Applied) -> Done<Routed, Report> {
             let reason = format!("the same id stands in this file already{line}");
             return refused(of_item(Refusal::new(codes::LOAD_REPEATED, reason), envelope));
         }
-        (_, Applied::Ignored(rule)) => {
-            let ignored = Ignored { cause: envelope.event.cause().clone(), rule: rule.to_owned() };
-            done.next.push(envelope.followed_by(ignored.into()));
+        (_, Applied::Ignored(rule)) => done.next.push(ignored(envelope, rule)),
+        (_, Applied::Parked { until, collection }) => {
+            let (cause, stage) = (envelope.event.cause().clone(), Load::NAME.to_owned());
+            let waits_for = vec![format!("the collection {collection}")];
+            let (collection, item) = match &envelope.event {
+                Routed::Item(routed) => (Some(routed.collection.clone()), Some(routed.item.clone())),
+                Routed::Collection(_) | Routed::Removed(_) | Routed::Released(_) => (None, None),
+            };
+            let waiting = Waiting { cause, stage, waits_for, until, collection, item };
+            done.next.push(envelope.followed_by(waiting.into()));
         }
-        // The ledger has it, and says so to those who ask.
-        (
-            _,
-            Applied::Superseded | Applied::Parked { .. } | Applied::Loaded { .. } | Applied::Removed | Applied::Cleared,
-        ) => {}
+        // The ledger has it; its provider is told.
+        (Routed::Item(_), Applied::Superseded) => done.next.push(ignored(envelope, report::OUTDONE)),
+        (_, Applied::Removed) => done.next.push(ignored(envelope, report::REMOVED)),
+        (_, Applied::Superseded | Applied::Loaded { .. } | Applied::Cleared) => {}
     }
     done
 }
@@ -536,7 +550,9 @@ mod tests {
     async fn parked_items_are_released_batch_by_batch_and_a_repetition_releases_the_same() {
         let world = world();
         let items: Vec<_> = (0..RELEASE_MAX + 5).map(|n| world.item(&format!("i{n:03}"), "good")).collect();
-        assert!(world.handle(&items).await.iter().all(|done| done.next.is_empty()));
+        let is_waiting =
+            |done: &Done<Routed, Report>| matches!(&*done.next, [one] if matches!(&one.event, Report::Waiting(_)));
+        assert!(world.handle(&items).await.iter().all(is_waiting));
 
         let mut release = world.handle(&[world.collection()]).await.remove(0).again.remove(0);
         let mut sizes = Vec::new();
@@ -616,7 +632,10 @@ mod tests {
         let back = world.handle(&done.again).await.remove(0);
         let late = world.handle(std::slice::from_ref(&removed)).await.remove(0);
 
-        assert_eq!((done.next.len(), done.again.len()), (0, 1));
+        assert!(
+            matches!(&*done.next, [one] if matches!(&one.event, Report::Ignored(ignored) if ignored.rule == report::REMOVED))
+        );
+        assert_eq!(done.again.len(), 1);
         assert_eq!(done.again, repeated.again);
         assert!(matches!(&back.next[0].event, Report::Item(loaded) if loaded.effect == Effect::Replaced));
         assert!(late.again.is_empty());

@@ -2,7 +2,8 @@
 //!
 //! It publishes what is still the newest and what its receivers will find: the catalogue is searched as they do, and what
 //! was routed is looked at. It refuses to announce what something newer has superseded. What is announced, it clears from
-//! landing where the configuration says so; never before, and nothing that was written since.
+//! landing where the configuration says so; never before, and nothing that was written since. What has become of each
+//! object is written for its provider too.
 
 use std::sync::Arc;
 
@@ -11,11 +12,13 @@ use jiff::Timestamp;
 use landfall_events::notice::Style;
 use landfall_events::report::Effect;
 use landfall_events::routed::RoutedObject;
+use landfall_events::status::{Outcome, Passed};
 use landfall_events::{Cause, Envelope, Event, EventId, Never, Notice, Refusal, Report, codes};
-use landfall_shared::catalogue::{Catalogue, CatalogueError, Claim, Standing};
+use landfall_shared::catalogue::{Catalogue, CatalogueError, Claim, Recorded, Standing};
 use landfall_shared::config::{AfterRoute, Landings, Notices};
 use landfall_shared::objects::{Objects, ObjectsError};
-use landfall_shared::stage::{Class, Failure, Outcome, Stage, Wait};
+use landfall_shared::stage::{self, Class, Failure, Stage, Wait};
+use landfall_shared::statuses::Statuses;
 use landfall_shared::topic::{TopicError, Topics};
 use landfall_shared::worker::Surroundings;
 use tracing::{info, warn};
@@ -25,6 +28,7 @@ pub struct Notify {
     catalogue: Arc<dyn Catalogue>,
     topics: Arc<dyn Topics>,
     objects: Arc<dyn Objects>,
+    statuses: Statuses,
     landings: Landings,
     style: Style,
     assets_max: usize,
@@ -54,6 +58,9 @@ pub enum Error {
     /// The topic did not take the notice.
     #[error("could not announce")]
     Publish(#[source] TopicError),
+    /// The provider could not be told.
+    #[error("could not write the provider's status")]
+    Tell(#[source] ObjectsError),
     /// A completed object could not be cleared from landing.
     #[error("could not clear what is completed")]
     Clear(#[source] ObjectsError),
@@ -67,7 +74,7 @@ impl Failure for Error {
             // The same bytes would be refused again.
             Self::Publish(TopicError::Refused(_)) => Class::Permanent,
             Self::Unproven(_) => Class::Transient,
-            Self::Look(source) | Self::Clear(source) => source.class(),
+            Self::Look(source) | Self::Tell(source) | Self::Clear(source) => source.class(),
         }
     }
 
@@ -77,7 +84,7 @@ impl Failure for Error {
             Self::Publish(source) => Refusal::new(codes::DELIVERY_UNSENDABLE, source.to_string()),
             Self::Unproven(_) => Refusal::new(codes::NOTIFY_NOT_FOUND, self.to_string()),
             Self::Look(source) => Refusal::new(codes::NOTIFY_NOT_FOUND, source.to_string()),
-            Self::Clear(source) => Refusal::new(codes::GAVE_UP, source.to_string()),
+            Self::Tell(source) | Self::Clear(source) => Refusal::new(codes::GAVE_UP, source.to_string()),
         }
     }
 }
@@ -89,13 +96,13 @@ impl Stage for Notify {
 
     const NAME: &'static str = "notify";
 
-    async fn handle(&self, batch: &[Envelope<Report>], _now: Timestamp) -> Vec<Result<Outcome<Self>, Error>> {
-        match self.announce(batch).await {
+    async fn handle(&self, batch: &[Envelope<Report>], now: Timestamp) -> Vec<Result<stage::Outcome<Self>, Error>> {
+        match self.announce(batch, now).await {
             // One report that the ledger cannot hold must not hold the others up.
             Err(error) if error.class() == Class::Permanent && batch.len() > 1 => {
                 let mut results = Vec::with_capacity(batch.len());
                 for report in batch {
-                    let one = self.announce(std::slice::from_ref(report)).await;
+                    let one = self.announce(std::slice::from_ref(report), now).await;
                     results.push(one.and_then(|mut one| one.pop().expect("there is one result for one report")));
                 }
                 results
@@ -105,10 +112,10 @@ impl Stage for Notify {
         }
         .into_iter()
         .map(|result| match result {
-            Ok(()) => Ok(Outcome::nothing()),
+            Ok(()) => Ok(stage::Outcome::nothing()),
             // It is looked at again, until the deadline.
             Err(error @ Error::Unproven(_)) => {
-                Ok(Outcome::Wait(Wait { waits_for: vec![error.to_string()], refusal: error.refusal() }))
+                Ok(stage::Outcome::Wait(Wait { waits_for: vec![error.to_string()], refusal: error.refusal() }))
             }
             Err(error) => Err(error),
         })
@@ -128,7 +135,8 @@ impl Notify {
     pub fn new(surroundings: &Surroundings) -> anyhow::Result<Self> {
         let (objects, landings) = (surroundings.objects.clone(), surroundings.landings.clone());
         let catalogue = Arc::new(surroundings.catalogue()?);
-        Ok(Self::with(catalogue, surroundings.topics()?, objects, landings, &surroundings.config.notify))
+        let (topics, work) = (surroundings.topics()?, &surroundings.work_bucket);
+        Ok(Self::with(catalogue, topics, objects, work, landings, &surroundings.config.notify))
     }
 
     /// Builds the stage on ports.
@@ -136,20 +144,22 @@ impl Notify {
         catalogue: Arc<dyn Catalogue>,
         topics: Arc<dyn Topics>,
         objects: Arc<dyn Objects>,
+        work_bucket: &str,
         landings: Landings,
         notices: &Notices,
     ) -> Self {
         let (style, assets_max) = (notices.style(), notices.assets_max);
-        Self { catalogue, topics, objects, landings, style, assets_max }
+        let statuses = Statuses::new(objects.clone(), work_bucket);
+        Self { catalogue, topics, objects, statuses, landings, style, assets_max }
     }
 
-    /// Records all, publishes what stands and can be found, and records that it was published.
-    async fn announce(&self, reports: &[Envelope<Report>]) -> Result<Vec<Result<(), Error>>, Error> {
-        let standings = self.catalogue.record(reports, None).await.map_err(Error::Record)?;
+    /// Records all, publishes what stands and can be found, records that it was published, and tells the providers.
+    async fn announce(&self, reports: &[Envelope<Report>], now: Timestamp) -> Result<Vec<Result<(), Error>>, Error> {
+        let recorded = self.catalogue.record(reports, None).await.map_err(Error::Record)?;
         let mut results = vec![Ok(()); reports.len()];
         let (mut current, mut settled) = (Vec::new(), Vec::new());
-        for (index, (report, standing)) in reports.iter().zip(standings).enumerate() {
-            match standing {
+        for (index, (report, recorded)) in reports.iter().zip(&recorded).enumerate() {
+            match recorded.standing {
                 Standing::Current => current.push(index),
                 Standing::Announced => settled.push(index),
                 Standing::Superseded => info!(event.id = %report.id, "superseded, not announced"),
@@ -180,8 +190,41 @@ impl Notify {
             }
             self.catalogue.announced(&announced).await.map_err(Error::Record)?;
         }
+        self.tell(reports, recorded, &settled, &mut results, now).await;
         self.clear(reports, &settled, &mut results).await?;
         Ok(results)
+    }
+
+    /// Writes what has become of each for its provider. What is still under way is not told.
+    async fn tell(
+        &self,
+        reports: &[Envelope<Report>],
+        recorded: Vec<Recorded>,
+        settled: &[usize],
+        results: &mut [Result<(), Error>],
+        now: Timestamp,
+    ) {
+        let mut statuses = Vec::new();
+        for (index, (report, recorded)) in reports.iter().zip(recorded).enumerate() {
+            let Some(mut row) = recorded.row.filter(|_| results[index].is_ok()) else { continue };
+            if row.event == report.id {
+                row.passed.clone_from(&report.passed);
+                row.announced = row.announced.or_else(|| settled.contains(&index).then_some(now));
+            }
+            row.passed.extend(row.announced.map(|at| Passed { stage: Self::NAME.to_owned(), at }));
+            let outcome = row.outcome(false);
+            if outcome != Outcome::InFlight && !row.provider.is_empty() {
+                statuses.push((index, row.status(outcome, now)));
+            }
+        }
+        let writes: Vec<_> =
+            statuses.iter().map(|(index, status)| async { (*index, self.statuses.write(status).await) }).collect();
+        let written: Vec<_> = futures::stream::iter(writes).buffer_unordered(CONCURRENCY).collect().await;
+        for (index, result) in written {
+            if let Err(error) = result {
+                results[index] = Err(Error::Tell(error));
+            }
+        }
     }
 
     /// Looks whether receivers of these reports' notices will find what they say.

@@ -9,7 +9,9 @@ use std::collections::{BTreeSet, HashMap};
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use landfall_events::report::Effect;
-use landfall_events::{Cause, Change, Envelope, Event, EventId, ObjectRef, Position, Report, Routed, Sequencer};
+use landfall_events::{
+    Cause, Change, Envelope, Event, EventId, ObjectRef, Passed, Position, Report, Routed, Sequencer,
+};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, Row as SqlRow};
 
@@ -209,6 +211,7 @@ pub(super) fn read_row(sql: &SqlRow) -> Option<Row> {
         parked: sql.get("parked"),
         released_by: sql.get::<_, Option<String>>("released_by").map(EventId),
         cleared: sql.get("cleared"),
+        passed: sql.get::<_, Option<&str>>("passed").map(Passed::read).unwrap_or_default(),
     })
 }
 
@@ -254,6 +257,7 @@ fn columns<'r>(rows: &[&'r Row], now: Timestamp) -> Vec<(&'static str, &'static 
         ("parked", "text", text(rows, |row| row.parked.as_deref())),
         ("released_by", "text", text(rows, |row| row.released_by.as_ref().map(|id| id.0.as_str()))),
         ("cleared", "timestamptz", all(rows, |row| row.cleared)),
+        ("passed", "text", all(rows, |row| (!row.passed.is_empty()).then(|| Passed::write(&row.passed)))),
         ("updated", "timestamptz", all(rows, |_| now)),
     ]
 }
