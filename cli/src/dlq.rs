@@ -4,23 +4,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use clap::Subcommand;
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use indicatif::ProgressBar;
 use jiff::Timestamp;
-use landfall_events::ObjectRef;
 use landfall_events::letter::{Letter, REDRIVE, TRACEPARENT};
+use landfall_events::{Cause, Document, Event, EventId, Landed, ObjectRef, Passed, Problem};
+use landfall_shared::aws::S3Objects;
 use landfall_shared::catalogue::RowFilter;
-use landfall_shared::queue::{BATCH_MAX, Delivery, Outgoing, Queue};
+use landfall_shared::letters::{self, Archive, Walk};
+use landfall_shared::objects::Objects;
+use landfall_shared::queue::{BATCH_MAX, Outgoing, Queue};
 use landfall_shared::runner::group;
 use serde::Serialize;
 
 use crate::deployment::{Connected, Place};
 use crate::output::{self, End, Format, SetUp};
 
-/// How long a letter that is looked at stays invisible for others; it is given back before that.
-const LOOK: Duration = Duration::from_secs(60);
-
-/// Requests at a time that give letters back.
+/// Archived letters that are read at a time.
 const CONCURRENCY: usize = 16;
 
 /// What is done with dead letters.
@@ -96,10 +96,19 @@ pub struct Found {
     pub letter: Option<Letter>,
     /// Whether something newer has happened to its object since.
     pub superseded: bool,
+    /// Whether it is in the work bucket, because SQS would have forgotten it.
+    pub archived: bool,
     /// The original body.
     pub body: String,
     #[serde(skip)]
-    receipt: String,
+    at: At,
+}
+
+/// Where a letter is.
+#[derive(Debug, Clone)]
+enum At {
+    Queue { receipt: String },
+    Archive(ObjectRef),
 }
 
 impl Found {
@@ -129,6 +138,7 @@ struct Group {
     provider: String,
     letters: usize,
     superseded: usize,
+    archived: usize,
     /// How many of them were redriven before, and have failed again.
     redriven: usize,
     oldest: Option<Timestamp>,
@@ -150,6 +160,7 @@ async fn ls(select: &Select, connected: &Connected, format: Format) -> anyhow::R
             provider,
             letters: 0,
             superseded: 0,
+            archived: 0,
             redriven: 0,
             oldest: None,
             newest: None,
@@ -158,6 +169,7 @@ async fn ls(select: &Select, connected: &Connected, format: Format) -> anyhow::R
         });
         group.letters += 1;
         group.superseded += usize::from(one.superseded);
+        group.archived += usize::from(one.archived);
         group.redriven += usize::from(letter.is_some_and(|letter| letter.redrive > 0));
         let time = letter.and_then(|letter| letter.time);
         group.oldest = [group.oldest, time].into_iter().flatten().min();
@@ -168,8 +180,18 @@ async fn ls(select: &Select, connected: &Connected, format: Format) -> anyhow::R
         Format::Json => output::json(&groups)?,
         Format::Human if groups.is_empty() => output::line("no dead letters")?,
         Format::Human => {
-            let columns =
-                ["STAGE", "CODE", "PROVIDER", "LETTERS", "SUPERSEDED", "REDRIVEN", "OLDEST", "EXAMPLE", "REASON"];
+            let columns = [
+                "STAGE",
+                "CODE",
+                "PROVIDER",
+                "LETTERS",
+                "SUPERSEDED",
+                "ARCHIVED",
+                "REDRIVEN",
+                "OLDEST",
+                "EXAMPLE",
+                "REASON",
+            ];
             let mut table = output::table(&columns);
             for group in &groups {
                 table.add_row([
@@ -178,6 +200,7 @@ async fn ls(select: &Select, connected: &Connected, format: Format) -> anyhow::R
                     output::visible(&group.provider),
                     group.letters.to_string(),
                     group.superseded.to_string(),
+                    group.archived.to_string(),
                     group.redriven.to_string(),
                     group.oldest.map_or_else(|| "-".to_owned(), age),
                     output::visible(group.example.as_deref().unwrap_or("-")),
@@ -191,34 +214,126 @@ async fn ls(select: &Select, connected: &Connected, format: Format) -> anyhow::R
     Ok(if open { End::Problems } else { End::Good })
 }
 
+/// A letter with what is known beside it.
+#[derive(Debug, Serialize)]
+struct Whole {
+    #[serde(flatten)]
+    found: Found,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<&'static str>,
+    /// When each stage was done with it, up to its refusal.
+    history: Vec<Passed>,
+    problems: Vec<Problem>,
+    /// The document or file that was refused, where it can be had and is text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    document: Option<String>,
+    /// Why there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    no_document: Option<String>,
+}
+
 async fn show(select: &Select, connected: &Connected, format: Format) -> anyhow::Result<End> {
     let found = look(select, connected).await?;
-    for one in &found {
-        if format == Format::Json {
-            output::json(one)?;
-            continue;
+    let is_empty = found.is_empty();
+    for found in found {
+        let whole = whole(found, connected).await?;
+        match format {
+            Format::Json => output::json(&whole)?,
+            Format::Human => print(&whole)?,
         }
-        output::line(&format!("message     {}", one.message))?;
-        output::line(&format!("queue       {} dead letters", one.stage))?;
-        if let Some(letter) = &one.letter {
-            let pairs = letter.attributes();
-            for (name, value) in &pairs {
-                output::line(&format!("{name:<11} {}", output::visible(value)))?;
-            }
-            if let Some(explanation) = landfall_events::codes::explain(letter.code.as_str()) {
-                output::line(&format!("hint        {}", explanation.hint))?;
-            }
-        }
-        output::line(&format!(
-            "superseded  {}",
-            if one.superseded { "yes: something newer has happened to its object" } else { "no" }
-        ))?;
-        output::line(&format!("body        {}\n", output::visible(&one.body)))?;
     }
-    if found.is_empty() && format == Format::Human {
+    if is_empty && format == Format::Human {
         output::line("no dead letters match")?;
     }
-    Ok(if found.is_empty() { End::Problems } else { End::Good })
+    Ok(if is_empty { End::Problems } else { End::Good })
+}
+
+async fn whole(found: Found, connected: &Connected) -> anyhow::Result<Whole> {
+    let letter = found.letter.as_ref();
+    let hint = letter.and_then(|letter| landfall_events::codes::explain(letter.code.as_str())).map(|code| code.hint);
+    let (mut history, mut problems) = (Vec::new(), Vec::new());
+    if let (Some(event), Ok(catalogue)) = (letter.and_then(|letter| letter.event.as_ref()), connected.catalogue()) {
+        let filter = RowFilter { event: Some(event.0.clone()), ..RowFilter::default() };
+        for row in catalogue.rows(&filter, 1).await? {
+            (history, problems) = (row.row.passed, row.row.problems);
+        }
+    }
+    let (document, no_document) = match document(&found, connected).await {
+        Ok(text) => (Some(text), None),
+        Err(why) => (None, Some(why)),
+    };
+    Ok(Whole { found, hint, history, problems, document, no_document })
+}
+
+/// The most bytes of a document that are shown.
+const DOCUMENT_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// The document that a letter is about: from its body, from the work bucket, or from landing, if it is still the same.
+async fn document(found: &Found, connected: &Connected) -> Result<String, String> {
+    #[derive(serde::Deserialize)]
+    struct Body {
+        data: Data,
+    }
+    #[derive(serde::Deserialize)]
+    struct Data {
+        document: Option<Document>,
+        cause: Option<Cause>,
+    }
+    let body: Option<Body> = serde_json::from_str(&found.body).ok();
+    let (object, etag) = match body.map(|body| body.data) {
+        Some(Data { document: Some(Document::Inline(text)), .. }) => return Ok(text.get().to_owned()),
+        Some(Data { document: Some(Document::Stored(stored)), .. }) => (stored.object, None),
+        Some(Data { cause: Some(cause), .. }) => (cause.object, cause.etag),
+        Some(Data { document: None, cause: None }) | None => {
+            let landed = Landed::read(&found.body, &|_| String::new()).into_iter().flatten().next();
+            let cause = landed.ok_or("its body names no object")?.envelope.event.cause;
+            (cause.object, cause.etag)
+        }
+    };
+    let objects = S3Objects::new(connected.s3());
+    let read = objects.get(&object, etag.as_deref(), DOCUMENT_BYTES_MAX).await.map_err(|error| error.to_string())?;
+    String::from_utf8(read.0.to_vec()).map_err(|_| format!("{object} is no text"))
+}
+
+fn print(whole: &Whole) -> anyhow::Result<()> {
+    let one = &whole.found;
+    let place = if one.archived { "archived in the work bucket" } else { "in the queue" };
+    output::line(&format!("message     {}", one.message))?;
+    output::line(&format!("queue       {} dead letters, {place}", one.stage))?;
+    if let Some(letter) = &one.letter {
+        for (name, value) in &letter.attributes() {
+            output::line(&format!("{name:<11} {}", output::visible(value)))?;
+        }
+    }
+    if let Some(hint) = whole.hint {
+        output::line(&format!("hint        {hint}"))?;
+    }
+    for passed in &whole.history {
+        output::line(&format!("passed      {} at {:.3}", output::visible(&passed.stage), passed.at))?;
+    }
+    for problem in &whole.problems {
+        let place = if problem.pointer.is_empty() { "the whole document" } else { &problem.pointer };
+        let text = format!("{place}: {} ({})", problem.message, problem.code);
+        output::line(&format!("problem     {}", output::visible(&text)))?;
+        if let Some(hint) = &problem.hint {
+            output::line(&format!("            {}", output::visible(hint)))?;
+        }
+    }
+    let superseded = if one.superseded { "yes: something newer has happened to its object" } else { "no" };
+    output::line(&format!("superseded  {superseded}"))?;
+    output::line(&format!("body        {}", output::visible(&one.body)))?;
+    match (&whole.document, &whole.no_document) {
+        (Some(text), _) => {
+            output::line("document")?;
+            for line in text.lines() {
+                output::line(&format!("  {}", output::visible(line)))?;
+            }
+        }
+        (None, why) => {
+            output::line(&format!("document    not shown: {}", output::visible(why.as_deref().unwrap_or_default())))?;
+        }
+    }
+    output::line("")
 }
 
 /// How old something is, in one unit.
@@ -266,7 +381,8 @@ async fn settle(settle: &Settle, how: How, connected: &Connected, format: Format
     let (begun, since) = (tokio::time::Instant::now(), Timestamp::now());
     for stage in stages(&settle.select) {
         let (dead, own) = queues(connected, stage)?;
-        each(&*dead, stage, &settle.select, async |mut letters: Vec<Found>| {
+        let archive = archive(connected)?;
+        each(connected, stage, &settle.select, async |mut letters: Vec<Found>| {
             if settle.select.superseded {
                 mark_superseded(&mut letters, connected).await?;
             }
@@ -275,7 +391,7 @@ async fn settle(settle: &Settle, how: How, connected: &Connected, format: Format
                 |one: &Found| one.letter.as_ref().and_then(|letter| letter.time).is_some_and(|time| time > since);
             let is_meant = |one: &Found| !is_new(one) && (one.superseded || !settle.select.superseded);
             let (letters, others): (Vec<_>, Vec<_>) = letters.into_iter().partition(is_meant);
-            let mut back: Vec<String> = others.into_iter().map(|one| one.receipt).collect();
+            let mut back = others;
             report.selected += letters.len();
             if settle.dry_run {
                 if format == Format::Human {
@@ -286,7 +402,7 @@ async fn settle(settle: &Settle, how: How, connected: &Connected, format: Format
                         output::line(&line)?;
                     }
                 }
-                back.extend(letters.into_iter().map(|one| one.receipt));
+                back.extend(letters);
                 return Ok(back);
             }
             let (sent, unsent): (Vec<Found>, Vec<Found>) = match how {
@@ -300,16 +416,19 @@ async fn settle(settle: &Settle, how: How, connected: &Connected, format: Format
                 }
             };
             // A letter that could not be deleted is sent again by the next redrive, which changes nothing.
-            let receipts: Vec<_> = sent.into_iter().map(|one| one.receipt).collect();
-            let deleted = dead.delete(&receipts).await.iter().filter(|deleted| deleted.is_ok()).count();
-            report.done += deleted;
-            report.failed += receipts.len() - deleted + unsent.len();
+            let deleted = delete(&*dead, &archive, &sent).await;
+            if how == How::Drop {
+                let events = deleted.iter().filter_map(|one| one.letter.as_ref()?.event.clone()).collect::<Vec<_>>();
+                forget(connected, &events).await?;
+            }
+            report.done += deleted.len();
+            report.failed += sent.len() - deleted.len() + unsent.len();
             progress.set_message(format!("{} {}", report.done, how.done()));
             progress.tick();
             if let Some(rate) = settle.rate {
                 tokio::time::sleep_until(begun + Duration::from_secs_f64(report.done as f64 / f64::from(rate))).await;
             }
-            back.extend(unsent.into_iter().map(|one| one.receipt));
+            back.extend(unsent);
             Ok(back)
         })
         .await?;
@@ -358,11 +477,9 @@ fn queues(connected: &Connected, stage: &str) -> anyhow::Result<Queues> {
 pub async fn look(select: &Select, connected: &Connected) -> anyhow::Result<Vec<Found>> {
     let mut all: Vec<Found> = Vec::new();
     for stage in stages(select) {
-        let (dead, _) = queues(connected, stage)?;
-        each(&*dead, stage, select, async |letters: Vec<Found>| {
-            let receipts = letters.iter().map(|one| one.receipt.clone()).collect();
-            all.extend(letters);
-            Ok(receipts)
+        each(connected, stage, select, async |letters: Vec<Found>| {
+            all.extend(letters.iter().cloned());
+            Ok(letters)
         })
         .await?;
     }
@@ -385,59 +502,117 @@ pub async fn events(connected: &Connected) -> anyhow::Result<BTreeSet<String>> {
     let mut events = BTreeSet::new();
     let select = Select::default();
     for stage in stages(&select) {
-        let (dead, _) = queues(connected, stage)?;
-        each(&*dead, stage, &select, async |letters: Vec<Found>| {
+        each(connected, stage, &select, async |letters: Vec<Found>| {
             events.extend(letters.iter().filter_map(|one| Some(one.letter.as_ref()?.event.as_ref()?.0.clone())));
-            Ok(letters.into_iter().map(|one| one.receipt).collect())
+            Ok(letters)
         })
         .await?;
     }
     Ok(events)
 }
 
-/// Receives every letter of a queue once and hands those that are meant to `act`, a few at a time. What `act` does not
-/// settle it returns the receipts of; they and all others are given back at the end.
+/// Looks at every letter of a stage once, those in its queue and then those in the archive, and hands those that are
+/// meant to `act`, a few at a time. What `act` does not settle it returns; that and all others are given back at the end.
 async fn each(
-    dead: &dyn Queue,
+    connected: &Connected,
     stage: &str,
     select: &Select,
-    mut act: impl AsyncFnMut(Vec<Found>) -> anyhow::Result<Vec<String>>,
+    mut act: impl AsyncFnMut(Vec<Found>) -> anyhow::Result<Vec<Found>>,
 ) -> anyhow::Result<()> {
-    let mut back = Vec::new();
+    let (dead, _) = queues(connected, stage)?;
+    let mut walk = Walk::over(&*dead);
     let ended = async {
-        let (mut seen, mut empty, mut repeated) = (BTreeSet::new(), 0, 0);
-        // A receive asks only some of SQS's servers: one empty answer does not mean an empty queue. What was held for
-        // long has become visible and comes a second time, which does not mean so either, before all has come again.
-        while empty < 2 && (repeated == 0 || repeated <= seen.len()) {
-            let received = dead.receive(BATCH_MAX, LOOK, Duration::from_secs(u64::from(empty > 0))).await?;
-            empty = if received.is_empty() { empty + 1 } else { 0 };
-            let mut meant = Vec::new();
-            for delivery in received {
-                let is_new = seen.insert(delivery.id.clone());
-                repeated = if is_new { 0 } else { repeated + 1 };
-                let one = read(stage, delivery);
-                if is_new && is_meant(&one, select) { meant.push(one) } else { back.push(one.receipt) }
-            }
+        while let Some(found) = walk.next().await? {
+            let found = found.into_iter().map(|delivery| {
+                let at = At::Queue { receipt: delivery.receipt };
+                read(stage, delivery.id, delivery.body, &delivery.attributes, at)
+            });
+            let (meant, others): (Vec<_>, Vec<_>) = found.partition(|one| is_meant(one, select));
+            walk.give_back(receipts(&others));
             if !meant.is_empty() {
-                back.extend(act(meant).await?);
+                walk.give_back(receipts(&act(meant).await?));
             }
         }
         Ok(())
     }
     .await;
-    give_back(dead, back).await;
-    ended
+    walk.end().await;
+    ended.and(each_archived(connected, stage, select, act).await)
 }
 
-fn read(stage: &str, delivery: Delivery) -> Found {
-    Found {
-        stage: stage.to_owned(),
-        message: delivery.id,
-        letter: Letter::from_attributes(&delivery.attributes),
-        superseded: false,
-        body: delivery.body,
-        receipt: delivery.receipt,
+async fn each_archived(
+    connected: &Connected,
+    stage: &str,
+    select: &Select,
+    mut act: impl AsyncFnMut(Vec<Found>) -> anyhow::Result<Vec<Found>>,
+) -> anyhow::Result<()> {
+    let archive = archive(connected)?;
+    let work = connected.deployment.output("WorkBucket")?;
+    let mut pages =
+        connected.s3().list_objects_v2().bucket(work).prefix(letters::folder(stage)).into_paginator().send();
+    while let Some(page) = pages.next().await {
+        let keys: Vec<String> = page?.contents().iter().filter_map(|object| object.key().map(str::to_owned)).collect();
+        for some in keys.chunks(BATCH_MAX) {
+            let objects: Vec<ObjectRef> = some.iter().map(|key| ObjectRef::new(work, key)).collect();
+            let reads: Vec<_> = objects.iter().map(|object| archive.read(object)).collect();
+            let read_all: Vec<_> = futures::stream::iter(reads).buffered(CONCURRENCY).try_collect().await?;
+            let found = objects.iter().zip(read_all).filter_map(|(object, one)| {
+                let one = one?;
+                Some(read(stage, one.message, one.body, &one.attributes, At::Archive(object.clone())))
+            });
+            let meant: Vec<_> = found.filter(|one| is_meant(one, select)).collect();
+            if !meant.is_empty() {
+                act(meant).await?;
+            }
+        }
     }
+    Ok(())
+}
+
+fn archive(connected: &Connected) -> anyhow::Result<Archive> {
+    let objects = std::sync::Arc::new(S3Objects::new(connected.s3()));
+    Ok(Archive::new(objects, connected.deployment.output("WorkBucket")?))
+}
+
+fn receipts(letters: &[Found]) -> Vec<String> {
+    let receipt = |one: &Found| match &one.at {
+        At::Queue { receipt } => Some(receipt.clone()),
+        At::Archive(_) => None,
+    };
+    letters.iter().filter_map(receipt).collect()
+}
+
+/// Deletes letters, and gives those of which that worked.
+async fn delete<'f>(dead: &dyn Queue, archive: &Archive, letters: &'f [Found]) -> Vec<&'f Found> {
+    let (in_queue, archived): (Vec<&Found>, Vec<&Found>) = letters.iter().partition(|one| !one.archived);
+    let own: Vec<String> = receipts(letters);
+    let mut deleted: Vec<&Found> = in_queue
+        .into_iter()
+        .zip(dead.delete(&own).await)
+        .filter(|(_, done)| done.is_ok())
+        .map(|(one, _)| one)
+        .collect();
+    for one in archived {
+        if let At::Archive(object) = &one.at
+            && archive.remove(object).await.is_ok()
+        {
+            deleted.push(one);
+        }
+    }
+    deleted
+}
+
+/// Tells the ledger that what was refused is over: nobody shall look for its letter.
+async fn forget(connected: &Connected, events: &[EventId]) -> anyhow::Result<()> {
+    if let Ok(catalogue) = connected.catalogue() {
+        catalogue.dropped(events).await?;
+    }
+    Ok(())
+}
+
+fn read(stage: &str, message: String, body: String, attributes: &BTreeMap<String, String>, at: At) -> Found {
+    let (letter, archived) = (Letter::from_attributes(attributes), matches!(at, At::Archive(_)));
+    Found { stage: stage.to_owned(), message, letter, superseded: false, archived, body, at }
 }
 
 fn is_meant(one: &Found, select: &Select) -> bool {
@@ -447,13 +622,6 @@ fn is_meant(one: &Found, select: &Select) -> bool {
     let by_code = select.code.as_deref().is_none_or(|code| code == one.code());
     let provider = letter.map(|letter| letter.provider.as_str());
     by_id && by_code && select.provider.as_deref().is_none_or(|wanted| Some(wanted) == provider)
-}
-
-async fn give_back(dead: &dyn Queue, receipts: impl IntoIterator<Item = String>) {
-    let receipts: Vec<_> = receipts.into_iter().map(|receipt| (receipt, Duration::ZERO)).collect();
-    // What cannot be given back now comes back by itself.
-    let each = receipts.chunks(BATCH_MAX).map(|some| dead.set_visibility(some));
-    futures::stream::iter(each).buffer_unordered(CONCURRENCY).for_each(|_| async {}).await;
 }
 
 /// Asks the ledger whether each letter still tells the newest of its object.

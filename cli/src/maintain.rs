@@ -1,14 +1,21 @@
 //! `landfall maintain`: finds what crashes have left behind, and does for the catalogue what is due by time.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use landfall_events::{Envelope, Routed};
-use landfall_route::{BucketMap, Sweep, Swept};
+use landfall_load::Load;
+use landfall_notify::Notify;
+use landfall_route::{BucketMap, Route, Sweep, Swept};
 use landfall_shared::aws::{self, S3Objects};
 use landfall_shared::catalogue::{Due, Maintained};
+use landfall_shared::config::{Config, Landings};
+use landfall_shared::letters::{Archive, Kept, Letters};
 use landfall_shared::objects::OpenUpload;
 use landfall_shared::runner::message;
+use landfall_shared::stage::Stage;
+use landfall_validate::Validate;
 
 use crate::deployment::{Connected, Place};
 use crate::map;
@@ -16,7 +23,8 @@ use crate::output::{self, End, Format, SetUp};
 
 /// What is put right and done: copies in parts that nobody goes on with are aborted, because S3 charges for their
 /// parts; partitions are made ahead of time, pgSTAC's queue is run, extents and summaries are widened, what waits for a
-/// collection goes on or is refused, and the ledger forgets what was settled long ago.
+/// collection goes on or is refused, and the ledger forgets what was settled long ago. Dead letters that SQS moved by
+/// itself get a reason and are announced; old ones are archived in the work bucket, before SQS forgets them.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Maintain {
     /// Leave alone what is younger
@@ -25,6 +33,9 @@ pub struct Maintain {
     /// Forget what is settled and not in the catalogue, where nothing has become of it for so long
     #[arg(long, value_name = "TIME", default_value = "2160h")]
     keep: SignedDuration,
+    /// Archive dead letters that are older; SQS forgets them after the queue's retention, at most 14 days
+    #[arg(long, value_name = "TIME", default_value = "192h")]
+    archive_after: SignedDuration,
     /// Only say what would be done
     #[arg(long)]
     dry_run: bool,
@@ -57,8 +68,43 @@ pub async fn run(maintain: &Maintain, place: &Place, format: Format) -> anyhow::
             }
         }
     };
-    tell(&swept, how, &tended, format)?;
-    Ok(End::Good)
+    let kept = keep_letters(maintain, &connected, &config, now).await?;
+    tell(&swept, how, &tended, &kept, format)?;
+    let failed = kept.values().any(|kept| kept.failed > 0);
+    Ok(if failed { End::Problems } else { End::Good })
+}
+
+/// What was done about each stage's dead letters.
+type KeptLetters = BTreeMap<&'static str, Kept>;
+
+async fn keep_letters(
+    maintain: &Maintain,
+    connected: &Connected,
+    config: &Config,
+    now: Timestamp,
+) -> anyhow::Result<KeptLetters> {
+    let deployment = &connected.deployment;
+    let archive = Archive::new(Arc::new(S3Objects::new(connected.s3())), deployment.output("WorkBucket")?);
+    let provider_of = Landings::new(config, deployment.output("LandingBucket")?)?.provider_of();
+    let notify = connected.queue(deployment.queue_url(Notify::NAME)?);
+    let mut kept = KeptLetters::new();
+    macro_rules! keep {
+        ($($stage:ty),+) => {
+            $(let dead = connected.queue(deployment.dead_queue_url(<$stage>::NAME)?);
+            let letters = Letters {
+                stage: <$stage>::NAME,
+                dead: &*dead,
+                notify: &*notify,
+                archive: &archive,
+                provider_of: &provider_of,
+                older_than: maintain.archive_after,
+                dry_run: maintain.dry_run,
+            };
+            kept.insert(<$stage>::NAME, letters.keep::<<$stage as Stage>::Input>(now).await?);)+
+        };
+    }
+    keep!(Validate, Route, Load, Notify);
+    Ok(kept)
 }
 
 /// What became of the catalogue.
@@ -78,7 +124,7 @@ async fn send(connected: &Connected, releases: &[Envelope<Routed>]) -> anyhow::R
     Ok(())
 }
 
-fn tell(swept: &Swept, how: Sweep, tended: &Tended, format: Format) -> anyhow::Result<()> {
+fn tell(swept: &Swept, how: Sweep, tended: &Tended, kept: &KeptLetters, format: Format) -> anyhow::Result<()> {
     let one = |upload: &OpenUpload| {
         serde_json::json!({"bucket": upload.object.bucket, "key": upload.object.key, "upload": upload.upload,
             "begun": upload.begun})
@@ -95,7 +141,7 @@ fn tell(swept: &Swept, how: Sweep, tended: &Tended, format: Format) -> anyhow::R
             Tended::ByAnother => serde_json::json!({"by_another": true}),
         };
         return output::json(
-            &serde_json::json!({"open": open, "stale": stale, "aborted": aborted, "catalogue": catalogue}),
+            &serde_json::json!({"open": open, "stale": stale, "aborted": aborted, "catalogue": catalogue, "letters": kept}),
         );
     }
     for upload in &swept.stale {
@@ -105,6 +151,14 @@ fn tell(swept: &Swept, how: Sweep, tended: &Tended, format: Format) -> anyhow::R
     }
     let word = if aborted { "aborted" } else { "would be aborted" };
     output::line(&format!("copies in parts: {} under way, {} stale {word}", swept.open.len(), swept.stale.len()))?;
+    let sum = |of: fn(&Kept) -> usize| kept.values().map(of).sum::<usize>();
+    let would = if aborted { "" } else { " would be" };
+    output::line(&format!(
+        "dead letters:{would} {} given a reason, {} archived, {} failed",
+        sum(|kept| kept.adopted),
+        sum(|kept| kept.archived),
+        sum(|kept| kept.failed)
+    ))?;
     output::line(&match tended {
         Tended::Done(Maintained { partitions, queued, extents, forgotten, releases }) => {
             let queued = queued.map_or_else(|| "none (not permitted)".to_owned(), |queued| queued.to_string());

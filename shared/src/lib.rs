@@ -9,6 +9,7 @@ pub mod chain;
 pub mod config;
 pub mod documents;
 pub mod lambda;
+pub mod letters;
 pub mod memory;
 pub mod objects;
 pub mod pgstac;

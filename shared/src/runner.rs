@@ -4,20 +4,20 @@
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::FutureExt;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use landfall_events::letter::{Letter, REDRIVE, TRACEPARENT};
 use landfall_events::report::{self, Waiting};
 use landfall_events::status::{PASSED, Passed};
-use landfall_events::{
-    Cause, Change, Envelope, Event, EventId, ObjectRef, Received, Refusal, Report, Unread, Unreadable, codes,
-};
+use landfall_events::{Envelope, Event, ObjectRef, Received, Refusal, Report, Unread, Unreadable, codes};
 use rand::Rng;
 use tracing::{Instrument, error, info, warn};
 
+use crate::letters::{ARCHIVE_AFTER, Archive, Facts, Letters, outgoing};
+use crate::locked;
 use crate::queue::{DELAY_MAX, Delivery, Outgoing, Queue, QueueError};
 use crate::stage::{Class, Failure, Outcome, Refused, Stage, Wait, chain_of};
 use crate::telemetry::TraceParent;
@@ -88,8 +88,14 @@ pub struct Runner<S: Stage> {
     outlets: Outlets,
     policy: Policy,
     provider_of: ProviderOf,
+    archive: Option<Archive>,
+    /// When dead letters were looked after.
+    kept: Mutex<Option<Timestamp>>,
     now: fn() -> Timestamp,
 }
+
+/// How often a stage looks after its dead letters: those who list them do not see what is looked at.
+const LETTERS_EVERY: SignedDuration = SignedDuration::from_hours(1);
 
 /// Which queue a message goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -118,7 +124,15 @@ struct Work<E> {
 impl<S: Stage> Runner<S> {
     /// Puts a stage between its queues.
     pub fn new(stage: S, outlets: Outlets, policy: Policy, provider_of: ProviderOf) -> Self {
-        Self { stage, outlets, policy, provider_of, now: Timestamp::now }
+        let (archive, kept) = (None, Mutex::default());
+        Self { stage, outlets, policy, provider_of, archive, kept, now: Timestamp::now }
+    }
+
+    /// Lets it look after its dead letters by time, with this archive.
+    #[must_use]
+    pub fn with_archive(mut self, archive: Archive) -> Self {
+        self.archive = Some(archive);
+        self
     }
 
     /// Takes the time from elsewhere, for tests.
@@ -185,6 +199,7 @@ impl<S: Stage> Runner<S> {
     /// Lets the stage do what is due by time alone, and sends what follows to its own queue. What fails is said, and
     /// is due the next time too.
     pub async fn tend(&self) {
+        self.keep_letters().await;
         let due = match self.stage.tend((self.now)()).await {
             Ok(due) => due,
             Err(failure) => {
@@ -196,6 +211,30 @@ impl<S: Stage> Runner<S> {
             if let Err(failure) = sent {
                 warn!(stage = S::NAME, reason = %failure, "what is due by time could not be sent");
             }
+        }
+    }
+
+    /// Gives a reason to what SQS moved, and archives what is old.
+    async fn keep_letters(&self) {
+        let now = (self.now)();
+        let Some(archive) = &self.archive else { return };
+        let last = locked(&self.kept).replace(now);
+        if last.is_some_and(|last| now.duration_since(last) < LETTERS_EVERY) {
+            *locked(&self.kept) = last;
+            return;
+        }
+        let letters = Letters {
+            stage: S::NAME,
+            dead: &*self.outlets.dead,
+            notify: &*self.outlets.notify,
+            archive,
+            provider_of: &self.provider_of,
+            older_than: ARCHIVE_AFTER,
+            dry_run: false,
+        };
+        match letters.keep::<S::Input>(now).await {
+            Ok(kept) => info!(stage = S::NAME, ?kept, "looked after dead letters"),
+            Err(failure) => warn!(stage = S::NAME, reason = %failure, "dead letters could not be looked after"),
         }
     }
 
@@ -349,29 +388,15 @@ impl<S: Stage> Runner<S> {
             None => (whole, work.received.body.clone()),
         };
         info!(code = %refused.refusal.code, reason = refused.refusal.reason, "refused");
-        let cause = envelope.event.cause();
-        let report = envelope.followed_by(Report::from(report::Refused {
-            cause: cause.clone(),
-            stage: S::NAME.to_owned(),
-            refusal: refused.refusal.clone(),
-        }));
-        let letter = Letter {
-            stage: S::NAME.to_owned(),
-            code: refused.refusal.code,
-            reason: refused.refusal.reason,
-            event: Some(report.id.clone()),
-            object: Some(object_of(cause)),
-            provider: envelope.provider.clone(),
-            attempts: whole.attempt + delivery.receives,
-            time: Some((self.now)()),
-            redrive: envelope.redrive,
-            traceparent: Some(work.trace.to_string()),
+        let facts = Facts {
+            stage: S::NAME,
+            tries: whole.attempt + delivery.receives,
+            now: (self.now)(),
+            trace: Some(work.trace.to_string()),
         };
+        let (letter, report) = facts.of_refusal(envelope, refused.refusal);
         let mut posts = vec![self.letter(work.delivery, body, &letter)];
-        // A report that notify itself refuses is not announced by a report again: that would go in circles.
-        if envelope.event.kind() != REFUSED_KIND {
-            posts.push(self.post_on(work, Outlet::Notify, &report));
-        }
+        posts.extend(report.map(|report| self.post_on(work, Outlet::Notify, &report)));
         posts
     }
 
@@ -399,33 +424,9 @@ impl<S: Stage> Runner<S> {
             Unreadable::Notification { .. } => codes::DELIVERY_UNREADABLE,
         };
         error!(stage = S::NAME, delivery.id = delivery.id, %code, reason, "an unreadable message");
-        let event = EventId::of_bytes(&unread.body, S::NAME, redrive);
-        // What cannot be read names no object that landed: it is announced under its queue and its bytes' hash.
-        let cause = Cause {
-            object: ObjectRef::new(format!("{}-queue", S::NAME), event.to_string()),
-            change: Change::Created,
-            version_id: None,
-            etag: None,
-            size: Some(unread.body.len() as u64),
-            sequencer: None,
-            event_time: Timestamp::UNIX_EPOCH,
-            member: None,
-        };
-        let refusal = Refusal::new(code.clone(), reason.clone());
-        let report = report::Refused { cause, stage: S::NAME.to_owned(), refusal };
-        let report = Envelope::new(Report::from(report), "", redrive);
-        let letter = Letter {
-            stage: S::NAME.to_owned(),
-            code,
-            reason,
-            event: Some(report.id.clone()),
-            object: None,
-            provider: String::new(),
-            attempts: delivery.receives,
-            time: Some((self.now)()),
-            redrive,
-            traceparent: Some(trace.to_string()),
-        };
+        let (tries, now) = (delivery.receives, (self.now)());
+        let facts = Facts { stage: S::NAME, tries, now, trace: Some(trace.to_string()) };
+        let (letter, report) = facts.of_unreadable(&unread.body, Refusal::new(code, reason), redrive);
         let message = Outgoing {
             body: report.to_json(),
             attributes: [(TRACEPARENT.to_owned(), trace.child().to_string())].into(),
@@ -439,13 +440,7 @@ impl<S: Stage> Runner<S> {
     }
 
     fn letter(&self, delivery: usize, body: String, letter: &Letter) -> Post {
-        let message = Outgoing {
-            body,
-            attributes: letter.attributes(),
-            group: group(&letter.provider, S::NAME),
-            delay: Duration::ZERO,
-        };
-        Post { delivery, outlet: Outlet::Dead, message }
+        Post { delivery, outlet: Outlet::Dead, message: outgoing(body, letter, S::NAME) }
     }
 
     /// Sends what follows. What a queue does not take now makes its delivery come again.
@@ -518,9 +513,6 @@ impl<S: Stage> Runner<S> {
     }
 }
 
-/// The type of the report of a refusal.
-const REFUSED_KIND: &str = "landfall.object.refused.v1";
-
 /// Why a stage gave no outcome.
 enum Unfinished<E> {
     Failed(E),
@@ -582,13 +574,6 @@ pub fn group(provider: &str, otherwise: &str) -> String {
     let name = if provider.is_empty() { otherwise } else { provider };
     let safe: String = name.chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).take(128).collect();
     if safe.is_empty() { "_".into() } else { safe }
-}
-
-fn object_of(cause: &Cause) -> String {
-    match cause.member {
-        Some(member) => format!("{}#{member}", cause.object),
-        None => cause.object.to_string(),
-    }
 }
 
 fn later(time: Timestamp, by: Duration) -> Timestamp {

@@ -11,6 +11,7 @@ use crate::aws::{self, DatabasePassword, S3Objects, SnsTopics, SqsQueue};
 use crate::catalogue::{Access, Password, PostgresCatalogue};
 use crate::config::{Config, Environment, Landings};
 use crate::documents::{DOCUMENT_BYTES_MAX, Documents};
+use crate::letters::Archive;
 use crate::objects::Objects;
 use crate::poller::{self, Settings};
 use crate::queue::Queue;
@@ -130,7 +131,8 @@ pub async fn run<S: Stage>(
         dead: queue(&dead),
     };
     let policy = surroundings.config.policy();
-    let runner = Arc::new(Runner::new(stage, outlets, policy, landings.provider_of()));
+    let archive = Archive::new(surroundings.objects.clone(), &surroundings.work_bucket);
+    let runner = Arc::new(Runner::new(stage, outlets, policy, landings.provider_of()).with_archive(archive));
     if std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_some() {
         lambda::serve(runner)
             .await

@@ -6,8 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use landfall_events::letter::Letter;
-use landfall_events::{Change, Envelope, EventId, Landed, codes};
+use landfall_events::validated::ObjectAccepted;
+use landfall_events::{Change, Envelope, EventId, Landed, Validated, codes};
 use landfall_shared::queue::{Outgoing, Queue};
+use landfall_shared::runner::message;
 use landfall_tests::load_world::cause;
 use landfall_tests::real_world::{Form, Real};
 use serde_json::Value;
@@ -127,4 +129,86 @@ async fn four_thousand_letters_are_twelve_groups_and_one_of_them_is_redriven() {
     // Without a selection nothing is touched.
     let output = real.landfall(&["dlq", "drop"]).output().await.unwrap();
     assert_eq!(output.status.code(), Some(2));
+}
+
+/// Receives what is in a queue until SQS itself has given all of it up.
+async fn crash_until_given_up(queue: &dyn Queue, dead: &dyn Queue, count: usize) {
+    let mut moved = BTreeSet::new();
+    for _ in 0..200 {
+        queue.receive(10, Duration::ZERO, Duration::ZERO).await.unwrap();
+        let found = dead.receive(10, Duration::ZERO, Duration::ZERO).await.unwrap();
+        moved.extend(found.into_iter().map(|delivery| delivery.id));
+        if moved.len() == count {
+            return;
+        }
+    }
+    panic!("{} of {count} were given up", moved.len());
+}
+
+#[tokio::test]
+async fn what_sqs_gave_up_is_announced_archived_and_redriven_like_the_rest() {
+    let mut real = Real::start(Form::Pollers).await.unwrap();
+    real.kill_workers().await.unwrap();
+    let connected = real.connected().await.unwrap();
+    let deployment = &connected.deployment;
+    let queue = |stage: &str| connected.queue(deployment.queue_url(stage).unwrap());
+    let (route, notify) = (queue("route"), queue("notify"));
+    let dead = connected.queue(deployment.dead_queue_url("route").unwrap());
+    let landing = deployment.output("LandingBucket").unwrap();
+    let put = connected.s3().put_object().bucket(landing).key("sbn/0.txt").body(b"hello".to_vec().into());
+    let etag = put.send().await.unwrap().e_tag().unwrap().trim_matches('"').to_owned();
+    let accepted = |number: i64| {
+        let mut cause = cause(&format!("sbn/{number}.txt"), Change::Created, number + 1);
+        cause.object.bucket = landing.to_owned();
+        cause.etag = Some(etag.clone());
+        message(&Envelope::new(Validated::from(ObjectAccepted { cause }), "sbn", 0), "sbn")
+    };
+    let sent: Vec<Outgoing> = (0..3).map(accepted).collect();
+    for sent in route.send(sent.clone()).await {
+        sent.unwrap();
+    }
+    crash_until_given_up(&*route, &*dead, 3).await;
+    let listed = async || -> Value {
+        serde_json::from_slice(&real.run(&["dlq", "ls", "--format", "json"]).await.unwrap().stdout).unwrap()
+    };
+    assert_eq!(listed().await[0]["code"], "no reason");
+
+    let maintained = async |arguments: &[&str]| -> Value {
+        let output = real.run(&[&["maintain", "--format", "json"], arguments].concat()).await.unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()["letters"]["route"].clone()
+    };
+    let kept = |adopted, archived| serde_json::json!({"adopted": adopted, "archived": archived, "failed": 0});
+    assert_eq!(maintained(&["--dry-run"]).await, kept(3, 0));
+    assert_eq!(maintained(&[]).await, kept(3, 0));
+    let group = listed().await[0].clone();
+    let told = ["code", "provider", "letters", "archived"].map(|name| group[name].clone());
+    assert_eq!(Value::from(told.to_vec()), serde_json::json!(["gave-up", "sbn", 3, 0]), "{group}");
+    // What the killed worker's last long poll was given comes again after its time.
+    let mut reports = BTreeSet::new();
+    for _ in 0..60 {
+        reports.append(&mut bodies(&*notify).await);
+        if reports.len() >= 3 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(reports.iter().filter(|body| body.contains("\"gave-up\"")).count(), 3, "{reports:?}");
+
+    assert_eq!(maintained(&["--archive-after", "0s"]).await, kept(0, 3));
+    assert!(dead.receive(10, Duration::ZERO, Duration::ZERO).await.unwrap().is_empty());
+    let group = listed().await[0].clone();
+    assert_eq!((group["letters"].as_u64(), group["archived"].as_u64()), (Some(3), Some(3)), "{group}");
+    let shown = real.run(&["dlq", "show", "--code", "gave-up", "--format", "json"]).await.unwrap();
+    let shown: Vec<Value> =
+        String::from_utf8(shown.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let documents: Vec<&Value> = shown.iter().map(|letter| &letter["document"]).collect();
+    assert_eq!(documents.iter().filter(|document| **document == "hello").count(), 1, "{shown:#?}");
+    assert!(shown.iter().all(|letter| letter["archived"] == true && letter["hint"].is_string()), "{shown:#?}");
+
+    let output = real.run(&["dlq", "redrive", "--code", "gave-up", "--format", "json"]).await.unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let again = bodies(&*route).await;
+    assert_eq!(again, sent.into_iter().map(|one| one.body).collect());
+    assert_eq!(listed().await, serde_json::json!([]));
 }

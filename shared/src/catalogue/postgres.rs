@@ -313,6 +313,22 @@ impl PostgresCatalogue {
     }
 }
 
+impl PostgresCatalogue {
+    /// Records that the letters of these refusals were dropped: they are over, by an operator's decision.
+    ///
+    /// # Errors
+    /// [`CatalogueError`].
+    pub async fn dropped(&self, events: &[EventId]) -> Result<(), CatalogueError> {
+        let client = self.client().await?;
+        let ids: Vec<&str> = events.iter().map(|id| id.0.as_str()).collect();
+        let sql = "update landfall.ledger set state = 'ignored', code = 'dropped', updated = now(),
+                reason = 'an operator has dropped it; it was refused: ' || code || ': ' || coalesce(reason, '')
+            where event = any($1) and state = 'refused' and announced is not null";
+        client.execute(sql, &[&ids]).await?;
+        Ok(())
+    }
+}
+
 /// Which ledger rows are meant; everything that is given must hold.
 #[derive(Debug, Clone, Default)]
 pub struct RowFilter {
