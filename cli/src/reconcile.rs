@@ -6,11 +6,13 @@ use anyhow::Context;
 use futures::{StreamExt, TryStreamExt};
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::{SignedDuration, Timestamp};
-use landfall_events::{Envelope, Landed, ObjectRef};
+use landfall_events::status::Outcome;
+use landfall_events::{Envelope, EventId, Landed, ObjectRef};
 use landfall_route::BucketMap;
 use landfall_shared::aws::{self, S3Objects};
 use landfall_shared::catalogue::{KEEP, LedgerRow, PostgresCatalogue, RowFilter, State, Subject};
 use landfall_shared::config::Landings;
+use landfall_shared::letters::REFUSED_KIND;
 use landfall_shared::objects::Objects;
 use landfall_shared::queue::{BATCH_MAX, Outgoing};
 use landfall_shared::runner::message;
@@ -220,10 +222,6 @@ impl Run<'_> {
             for (row, kind, example) in self.suspects(&settled, &letters).await? {
                 if self.stands(row).await? {
                     self.differs(kind, example);
-                    if kind == Kind::NoLetter {
-                        // It may have been dropped.
-                        continue;
-                    }
                     let same = kind == Kind::NeverAnnounced;
                     let redrive = row.row.redrive + u32::from(!same);
                     let landed = Landed { cause: row.row.cause.clone() };
@@ -249,6 +247,13 @@ impl Run<'_> {
         let (mut items, mut collections, mut routed) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         for &row in rows {
             match (row.row.state, &row.row.subject) {
+                // What notify could not find in time is refused, and its letter is notify's.
+                (State::Loaded | State::Routed, _) if row.row.outcome(false) == Outcome::Refused => {
+                    let refusal = EventId::of(&row.row.cause, REFUSED_KIND, row.row.redrive);
+                    if !letters.contains(&refusal.0) {
+                        suspects.push((row, Kind::NeverAnnounced, of(row)));
+                    }
+                }
                 (State::Loaded | State::Routed | State::Refused, _) if row.row.announced.is_none() => {
                     suspects.push((row, Kind::NeverAnnounced, of(row)));
                 }

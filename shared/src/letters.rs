@@ -290,7 +290,7 @@ pub(crate) struct Facts<'a> {
 }
 
 /// The type of the report of a refusal.
-const REFUSED_KIND: &str = "landfall.object.refused.v1";
+pub const REFUSED_KIND: &str = "landfall.object.refused.v1";
 
 impl Facts<'_> {
     /// The letter of a refusal, and its report; none where it is such a report itself: that would go in circles.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use jiff::{SignedDuration, Timestamp};
 use landfall_events::letter::{Letter, REDRIVE, TRACEPARENT};
-use landfall_events::report::{self, Waiting};
+use landfall_events::report::Waiting;
 use landfall_events::status::{PASSED, Passed};
 use landfall_events::{Envelope, Event, ObjectRef, Received, Refusal, Report, Unread, Unreadable, codes};
 use rand::Rng;
@@ -476,26 +476,20 @@ impl<S: Stage> Runner<S> {
 
     /// Keeps a delivery whose consequence no queue takes, whole, as a dead letter; says whether that worked.
     async fn dead_letter_unsendable(&self, delivery: &Delivery, failure: &QueueError) -> bool {
-        let letter = Letter {
-            stage: S::NAME.to_owned(),
-            code: codes::DELIVERY_UNSENDABLE,
-            reason: failure.to_string(),
-            event: None,
-            object: None,
-            provider: String::new(),
-            attempts: delivery.receives,
-            time: Some((self.now)()),
-            redrive: 0,
-            traceparent: delivery.attributes.get(TRACEPARENT).cloned(),
-        };
         // What it is about is said in a few words, so that it is announced and does not stay in flight.
+        let facts = Facts {
+            stage: S::NAME,
+            tries: delivery.receives,
+            now: (self.now)(),
+            trace: delivery.attributes.get(TRACEPARENT).cloned(),
+        };
+        let refusal = Refusal::new(codes::DELIVERY_UNSENDABLE, failure.to_string());
         let read = S::Input::read(&delivery.body, &*self.provider_of).into_iter().flatten();
-        let reports = read.map(|received| {
-            let cause = received.envelope.event.cause().clone();
-            let refusal = Refusal::new(codes::DELIVERY_UNSENDABLE, letter.reason.clone());
-            let refused = report::Refused { cause, stage: S::NAME.to_owned(), refusal };
-            message(&received.envelope.followed_by(Report::from(refused)), S::NAME)
-        });
+        let (letters, reports): (Vec<_>, Vec<_>) =
+            read.map(|received| facts.of_refusal(&received.envelope, refusal.clone())).unzip();
+        // It is one letter, whole; the first of what it is about stands for all.
+        let letter = letters.into_iter().next().unwrap_or_else(|| facts.of_unreadable(&delivery.body, refusal, 0).0);
+        let reports = reports.into_iter().flatten().map(|report| message(&report, S::NAME));
         let told = self.outlets.notify.send(reports.collect()).await.into_iter().all(|sent| sent.is_ok());
         let post = self.letter(0, delivery.body.clone(), &letter);
         told && matches!(self.outlets.dead.send(vec![post.message]).await.pop(), Some(Ok(())))
