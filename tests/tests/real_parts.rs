@@ -106,7 +106,8 @@ async fn two_hundred_files_at_once_are_all_accounted_for() -> anyhow::Result<()>
         let mut command = real.landfall(&["status", "--as-provider", "sbn", "--format", "json", "--wait", "60"]);
         command.args(buckets).args(arguments).env("LANDFALL_STATE", "nowhere").envs(real.aws_environment());
         let output = command.output().await.unwrap();
-        serde_json::from_slice::<Value>(&output.stdout).expect(&String::from_utf8_lossy(&output.stderr))
+        let told = || String::from_utf8_lossy(&output.stderr).into_owned();
+        serde_json::from_slice::<Value>(&output.stdout).unwrap_or_else(|_| panic!("{}", told()))
     };
     let provider = asked(&[]).await;
     assert_eq!(outcomes(&provider), outcomes(&answer));
