@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Formatting, clippy, the template, and, where cargo-deny is installed, licences and bans.
+# Formatting, clippy, the template and what cfn-lint does not see of it, and, where cargo-deny is installed, licences and bans.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools=${LANDFALL_TOOLS:-$PWD/.landfall/tools}
 cargo fmt --all --check
 cargo clippy --quiet --workspace --all-targets -- -D warnings
 "$tools/lint/bin/cfn-lint" infra/landfall.yaml
+"$tools/lint/bin/python" infra/policy.py infra/landfall.yaml --plant
 if cargo deny --version >/dev/null 2>&1; then
     cargo deny --log-level error check bans licenses sources
 else

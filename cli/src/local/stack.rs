@@ -86,7 +86,16 @@ pub async fn start_ministack(layout: &Layout, port: u16, access: Access) -> anyh
     bail!("ministack does not answer after a minute:\n{}", process::tail(&log))
 }
 
-/// Deploys the template: creates the stack, or updates it where it is there.
+/// Limits that stand in the template as numbers here: of a parameter's number the local endpoint makes a text there, and
+/// then polls no queue.
+const LIMITS: [(&str, &str); 4] = [
+    ("!Ref ValidateConcurrency", "20"),
+    ("!Ref RouteConcurrency", "20"),
+    ("!Ref LoadConcurrency", "4"),
+    ("!Ref NotifyConcurrency", "4"),
+];
+
+/// Deploys the template to the local endpoint, which has no TLS: creates the stack, or updates it where it is there.
 ///
 /// # Errors
 /// Where the stack does not become complete; with its reason.
@@ -94,11 +103,13 @@ pub async fn deploy(sdk: &SdkConfig, parameters: &[(&str, &str)]) -> anyhow::Res
     let client = aws_sdk_cloudformation::Client::new(sdk);
     let parameters: Vec<_> = parameters
         .iter()
+        .chain(&[("RequireTls", "false")])
         .map(|(key, value)| Parameter::builder().parameter_key(*key).parameter_value(*value).build())
         .collect();
+    let template = LIMITS.iter().fold(TEMPLATE.to_owned(), |text, (of, number)| text.replace(of, number));
     let known = client.describe_stacks().stack_name(STACK).send().await;
     if known.is_ok_and(|answer| !answer.stacks().is_empty()) {
-        let update = client.update_stack().stack_name(STACK).template_body(TEMPLATE);
+        let update = client.update_stack().stack_name(STACK).template_body(&template);
         let sent = update.set_parameters(Some(parameters)).capabilities(Capability::CapabilityIam).send().await;
         // "No updates are to be performed" is what a restart meets.
         if let Err(error) = sent {
@@ -108,7 +119,7 @@ pub async fn deploy(sdk: &SdkConfig, parameters: &[(&str, &str)]) -> anyhow::Res
             }
         }
     } else {
-        let create = client.create_stack().stack_name(STACK).template_body(TEMPLATE);
+        let create = client.create_stack().stack_name(STACK).template_body(&template);
         create
             .set_parameters(Some(parameters))
             .capabilities(Capability::CapabilityIam)
