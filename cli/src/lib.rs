@@ -6,6 +6,7 @@ pub mod backfill;
 pub mod check;
 pub mod deployment;
 pub mod dlq;
+pub mod doctor;
 pub mod load;
 pub mod local;
 pub mod maintain;

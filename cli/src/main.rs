@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use landfall::deployment::Place;
 use landfall::local::supervisor::{self, Options};
 use landfall::output::{self, End, Format, SetUp};
-use landfall::{backfill, check, dlq, load, maintain, map, migrate, notices, put, reconcile, schemas, status};
+use landfall::{backfill, check, dlq, doctor, load, maintain, map, migrate, notices, put, reconcile, schemas, status};
 use landfall_events::codes;
 use landfall_stac::Profile;
 
@@ -75,6 +75,9 @@ enum Command {
     /// Holds landing, destinations, pgSTAC and ledger against each other
     #[command(after_help = "Example:\n  landfall reconcile --prefix sbn/\n  landfall reconcile --grace 1h --fix")]
     Reconcile(reconcile::Reconcile),
+    /// Looks whether a deployment is wired as it should be, and says what to do about each thing that is not
+    #[command(after_help = "Example:\n  landfall doctor\n  landfall doctor --stack landfall --format json")]
+    Doctor,
     /// Brings the ledger's schema up to date
     #[command(after_help = "Example:\n  landfall migrate --plan\n  landfall migrate --grant loader")]
     Migrate(migrate::Migrate),
@@ -133,6 +136,7 @@ async fn run(cli: &Cli) -> anyhow::Result<End> {
         Command::Backfill(backfill) => backfill::run(backfill, place, format()?).await,
         Command::Reconcile(reconcile) => reconcile::run(reconcile, place, format()?).await,
         Command::Load(load) => load::run(load, place, format()?).await,
+        Command::Doctor => doctor::run(place, format()?).await,
         Command::Migrate(migrate) => migrate::run(migrate, place, format()?).await,
         Command::Maintain(maintain) => maintain::run(maintain, place, format()?).await,
         Command::Check(check) => check::run(check, place, cli.format).await,

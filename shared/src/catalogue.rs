@@ -10,7 +10,7 @@ mod postgres;
 pub(crate) use plan::record;
 pub use plan::{Collections, View, plan};
 pub use postgres::{
-    Access, AssetHref, Count, Due, Extents, KEEP, LedgerRow, Maintained, Password, PostgresCatalogue, Reaction,
+    Access, AssetHref, Count, Due, Extents, Health, KEEP, LedgerRow, Maintained, Password, PostgresCatalogue, Reaction,
     RowFilter,
 };
 

@@ -63,6 +63,11 @@ impl Layout {
     }
 }
 
+/// Whether items of this version are written straight to its partitions.
+pub(crate) fn is_known(version: &str) -> bool {
+    matches!(Layout::of(version, false), Layout::Known { .. })
+}
+
 /// What is known of a pgSTAC, shared by all connections of a process.
 #[derive(Debug, Default)]
 pub struct Pgstac {

@@ -458,6 +458,12 @@ impl Real {
         ]
     }
 
+    /// The folder with the deployment's state.
+    #[must_use]
+    pub fn state(&self) -> &Path {
+        &self.layout.state
+    }
+
     /// A folder for a test's files.
     #[must_use]
     pub fn scratch(&self, name: &str) -> PathBuf {

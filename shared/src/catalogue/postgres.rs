@@ -32,7 +32,7 @@ use fault::Fault;
 use ledger::read_row;
 
 pub use fault::Reaction;
-pub use maintenance::{Due, Extents, Maintained};
+pub use maintenance::{Due, Extents, Health, Maintained};
 pub use reconciliation::AssetHref;
 use session::Sessions;
 pub use session::{Access, Password};

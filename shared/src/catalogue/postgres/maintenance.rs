@@ -48,6 +48,19 @@ async fn version(client: &Client) -> Result<i32, tokio_postgres::Error> {
     Ok(client.query_one("select coalesce(max(version), 1) from landfall.migrations", &[]).await?.get(0))
 }
 
+/// How the database is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// pgSTAC's version.
+    pub pgstac: String,
+    /// Whether items are written straight to its partitions; else through its functions, which is slower.
+    pub is_known: bool,
+    /// What the role that we are lacks.
+    pub missing_rights: Vec<String>,
+    /// The server's time.
+    pub now: Timestamp,
+}
+
 impl PostgresCatalogue {
     /// Whether pgSTAC is there.
     ///
@@ -128,6 +141,24 @@ impl PostgresCatalogue {
             grant select on landfall.migrations to {role}"
         );
         Ok(client.batch_execute(&sql).await?)
+    }
+
+    /// Looks how the database is, without changing anything; [`Self::plan_of_migration`] first: the tables must be there.
+    ///
+    /// # Errors
+    /// [`CatalogueError`].
+    pub async fn health(&self) -> Result<Health, CatalogueError> {
+        let client = self.client().await?;
+        let row = client.query_one("select pgstac.get_version(), clock_timestamp()", &[]).await?;
+        let rights = "select format('%s on landfall.%s', privilege, name)
+            from unnest(array['ledger', 'collections', 'watermarks']) name,
+                unnest(array['select', 'insert', 'update', 'delete']) privilege
+            where not has_table_privilege(format('landfall.%I', name), privilege)
+            union all select 'the role pgstac_ingest' where not pg_has_role('pgstac_ingest', 'member')";
+        let missing_rights = client.query(rights, &[]).await?.iter().map(|row| row.get(0)).collect();
+        let pgstac: String = row.get(0);
+        let is_known = crate::pgstac::is_known(&pgstac);
+        Ok(Health { pgstac, is_known, missing_rights, now: row.get(1) })
     }
 
     /// Does what is due, where no other process is at it; `None` where one is.
