@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -33,8 +33,14 @@ struct Item {
 
 fn loaded(second: i64, item: &Item) -> Envelope<Report> {
     let is_there = item.effect != Effect::Deleted;
-    let place =
-        Place { bbox: item.bbox, datetime: Some(item.datetime.into()), start_datetime: None, end_datetime: None };
+    // One has every attribute that there is.
+    let range = (item.id == "edge").then(|| item.datetime.to_owned());
+    let place = Place {
+        bbox: item.bbox,
+        datetime: Some(item.datetime.into()),
+        start_datetime: range.clone(),
+        end_datetime: range,
+    };
     let loaded = ItemLoaded {
         cause: cause(item.id, Change::Created, second),
         collection: item.collection.into(),
@@ -48,7 +54,7 @@ fn loaded(second: i64, item: &Item) -> Envelope<Report> {
 }
 
 fn refused(second: i64, key: &str, provider: &str) -> Envelope<Report> {
-    let refusal = Refusal::new(codes::STAC_SCHEMA, "it is not".to_owned());
+    let refusal = Refusal::new(codes::STAC_SCHEMA, "it is not".to_owned()).of_item("X", key);
     let refused = Refused { cause: cause(key, Change::Created, second), stage: "validate".into(), refusal };
     Envelope::new(refused.into(), provider, 0)
 }
@@ -93,7 +99,16 @@ async fn each_filter_policy_of_the_documentation_brings_what_it_says() {
     let mut reports: Vec<_> = (1..).zip(&items).map(|(second, item)| loaded(second, item)).collect();
     reports.extend([refused(20, "theirs", "img"), refused(21, "ours", "sbn")]);
     let notices: Vec<_> = reports.iter().filter_map(|report| Notice::of(report, &Style::default())).collect();
-    assert!(notices.iter().all(|notice| notice.attributes.len() <= ATTRIBUTES_MAX));
+    let counts: BTreeSet<usize> = notices.iter().map(|notice| notice.attributes.len()).collect();
+    // Deletions, refusals, items of a moment, items of a range.
+    assert_eq!(counts, [3, 4, 8, ATTRIBUTES_MAX].into());
+    let sent: BTreeMap<&str, BTreeMap<String, String>> = notices
+        .iter()
+        .map(|notice| {
+            let all = notice.attributes.iter().map(|(name, value)| (name.clone(), value.as_str().to_owned()));
+            (notice.id.0.as_str(), all.collect())
+        })
+        .collect();
 
     for result in SnsTopics::new(sns, &topics[0], &topics[1]).publish(&notices).await {
         result.unwrap();
@@ -111,7 +126,7 @@ async fn each_filter_policy_of_the_documentation_brings_what_it_says() {
                 let body: serde_json::Value = serde_json::from_str(&delivery.body).unwrap();
                 // Raw delivery brings the body as it is, with its attributes.
                 assert_eq!(body["specversion"], json!("1.0"));
-                assert!(delivery.attributes.contains_key("provider"), "{:?}", delivery.attributes);
+                assert_eq!(delivery.attributes, sent[body["id"].as_str().unwrap()]);
                 received.insert(body["subject"].as_str().unwrap().rsplit('/').next().unwrap().to_owned());
             }
         }
