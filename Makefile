@@ -1,5 +1,5 @@
 # The two commands are `make demo` and `make test`; everything else is a part of them.
-.PHONY: demo test up down setup build lint bench bench-load
+.PHONY: demo test up down setup build lint bench bench-load package
 
 CARGO ?= cargo
 LANDFALL = target/debug/landfall
@@ -37,3 +37,7 @@ bench-load:
 	infra/setup.sh --bench
 	cargo build --release --quiet -p landfall
 	cargo bench --quiet -p landfall-tests --bench load
+
+# The functions' zips, and the programs for containers and services.
+package:
+	infra/package.sh

@@ -179,13 +179,14 @@ def alarms(t):
             for alarm in t.of("AWS::CloudWatch::Alarm").values()
         )
 
+    for name in t.of("AWS::Lambda::Function"):
+        if not on("Errors", "FunctionName", name):
+            yield "error-alarm", f"nobody is told that {name} fails"
     for stage in STAGES:
         if not on("ApproximateAgeOfOldestMessage", "QueueName", f"{stage}Queue"):
             yield "age-alarm", f"nobody is told that {stage}Queue stands still"
         if not on("ApproximateNumberOfMessagesVisible", "QueueName", f"{stage}DeadQueue"):
             yield "dead-alarm", f"nobody is told of letters in {stage}DeadQueue"
-        if not on("Errors", "FunctionName", f"{stage}Function"):
-            yield "error-alarm", f"nobody is told that {stage}Function fails"
 
 
 def check(text):
@@ -254,6 +255,7 @@ FAULTS = [
     ("age-alarm", at("LoadOldAlarm")),
     ("dead-alarm", at("RouteDeadAlarm", P, "AlarmActions")),
     ("error-alarm", at("NotifyErrorsAlarm")),
+    ("error-alarm", at("MaintainErrorsAlarm")),
 ]
 
 

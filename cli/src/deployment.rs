@@ -187,6 +187,20 @@ impl Deployment {
 }
 
 impl Connected {
+    /// The deployment that the environment of a function describes: the stack's outputs as one JSON object in
+    /// `LANDFALL_DEPLOYMENT`, the database in `LANDFALL_DATABASE_URL`.
+    ///
+    /// # Errors
+    /// [`SetUp`] where it is not there or cannot be read.
+    pub async fn from_environment() -> anyhow::Result<Self> {
+        let unread = |why: String| SetUp(format!("LANDFALL_DEPLOYMENT: {why}"));
+        let text = std::env::var("LANDFALL_DEPLOYMENT").map_err(|error| unread(error.to_string()))?;
+        let outputs = serde_json::from_str(&text).map_err(|error| unread(error.to_string()))?;
+        let database_url = std::env::var("LANDFALL_DATABASE_URL").ok();
+        let deployment = Deployment { endpoint: None, database_url, outputs };
+        Ok(Self { deployment, sdk: aws::sdk_config().await, catalogue: OnceLock::new() })
+    }
+
     /// An S3 client.
     #[must_use]
     pub fn s3(&self) -> aws_sdk_s3::Client {

@@ -94,13 +94,21 @@ impl Layout {
 /// # Errors
 /// The path, where nothing is there.
 pub fn worker(stage: &str) -> Result<PathBuf, PathBuf> {
+    beside(&format!("landfall-{stage}"))
+}
+
+/// A program beside this one.
+///
+/// # Errors
+/// Where it should be, where it is not there.
+pub fn beside(name: &str) -> Result<PathBuf, PathBuf> {
     let mut folder =
         std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_path_buf)).unwrap_or_default();
     // Test programs lie one folder deeper than the workers.
     if folder.file_name().is_some_and(|name| name == "deps") {
         folder.pop();
     }
-    let path = folder.join(format!("landfall-{stage}"));
+    let path = folder.join(name);
     if path.exists() { Ok(path) } else { Err(path) }
 }
 

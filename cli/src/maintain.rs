@@ -11,6 +11,7 @@ use landfall_route::{BucketMap, Route, Sweep, Swept};
 use landfall_shared::aws::{self, S3Objects};
 use landfall_shared::catalogue::{Due, Maintained};
 use landfall_shared::config::{Config, Landings};
+use landfall_shared::lambda;
 use landfall_shared::letters::{Archive, Kept, Letters};
 use landfall_shared::objects::OpenUpload;
 use landfall_shared::runner::message;
@@ -41,37 +42,85 @@ pub struct Maintain {
     dry_run: bool,
 }
 
+impl Default for Maintain {
+    fn default() -> Self {
+        Self {
+            older_than: SignedDuration::from_hours(24),
+            keep: landfall_shared::catalogue::KEEP,
+            archive_after: landfall_shared::letters::ARCHIVE_AFTER,
+            dry_run: false,
+        }
+    }
+}
+
 /// Runs the command.
 ///
 /// # Errors
 /// Where a bucket cannot be looked into.
 pub async fn run(maintain: &Maintain, place: &Place, format: Format) -> anyhow::Result<End> {
-    let connected = place.connect().await?;
-    let config = map::config(&connected).await?;
-    let text = map::text_in_force(&connected).await?;
+    all(maintain, &place.connect().await?, format).await
+}
+
+/// Does the same for each invocation of a function, until the runtime ends the process.
+///
+/// # Errors
+/// Where the environment is not that of the function, or the runtime's interface cannot be reached.
+pub async fn serve() -> anyhow::Result<()> {
+    let connected = Arc::new(Connected::from_environment().await?);
+    let task = move || {
+        let connected = connected.clone();
+        async move {
+            match all(&Maintain::default(), &connected, Format::Json).await? {
+                End::Good => Ok(()),
+                End::Problems => anyhow::bail!("not all dead letters could be kept"),
+            }
+        }
+    };
+    lambda::serve_task(task).await.map_err(|error| anyhow::anyhow!("the Lambda runtime's interface failed: {error}"))
+}
+
+/// Does everything; what fails in one part keeps no other from being done.
+async fn all(maintain: &Maintain, connected: &Connected, format: Format) -> anyhow::Result<End> {
+    let config = map::config(connected).await?;
+    let now = Timestamp::now();
+    let how = if maintain.dry_run { Sweep::Look } else { Sweep::Abort };
+    let kept = keep_letters(maintain, connected, &config, now).await;
+    let tended = tend(maintain, connected, now).await;
+    let swept = sweep(maintain, connected, &config, how, now).await;
+    let (swept, tended, kept) = (swept?, tended?, kept?);
+    tell(&swept, how, &tended, &kept, format)?;
+    let failed = kept.values().any(|kept| kept.failed > 0);
+    Ok(if failed { End::Problems } else { End::Good })
+}
+
+async fn sweep(
+    maintain: &Maintain,
+    connected: &Connected,
+    config: &Config,
+    how: Sweep,
+    now: Timestamp,
+) -> anyhow::Result<Swept> {
+    let text = map::text_in_force(connected).await?;
     let map = BucketMap::parse(&text, &[]).map_err(|bad| SetUp(bad.to_string()))?;
     let elsewhere = aws::elsewhere(&connected.sdk, &config.destinations).await;
     let objects = Arc::new(S3Objects::new(connected.s3()).with(elsewhere));
     let buckets: Vec<String> = map.buckets().iter().cloned().collect();
-    let how = if maintain.dry_run { Sweep::Look } else { Sweep::Abort };
     let work = connected.deployment.output("WorkBucket")?;
-    let swept = landfall_route::sweep(objects, work, &buckets, maintain.older_than, Timestamp::now(), how).await?;
-    let (catalogue, now) = (connected.catalogue()?, Timestamp::now());
-    let tended = if maintain.dry_run {
-        Tended::Due(catalogue.due(now, maintain.keep).await?)
-    } else {
-        match catalogue.maintain(now, maintain.keep).await? {
-            None => Tended::ByAnother,
-            Some(done) => {
-                send(&connected, &done.releases).await?;
-                Tended::Done(done)
-            }
+    Ok(landfall_route::sweep(objects, work, &buckets, maintain.older_than, now, how).await?)
+}
+
+async fn tend(maintain: &Maintain, connected: &Connected, now: Timestamp) -> anyhow::Result<Tended> {
+    let catalogue = connected.catalogue()?;
+    if maintain.dry_run {
+        return Ok(Tended::Due(catalogue.due(now, maintain.keep).await?));
+    }
+    Ok(match catalogue.maintain(now, maintain.keep).await? {
+        None => Tended::ByAnother,
+        Some(done) => {
+            send(connected, &done.releases).await?;
+            Tended::Done(done)
         }
-    };
-    let kept = keep_letters(maintain, &connected, &config, now).await?;
-    tell(&swept, how, &tended, &kept, format)?;
-    let failed = kept.values().any(|kept| kept.failed > 0);
-    Ok(if failed { End::Problems } else { End::Good })
+    })
 }
 
 /// What was done about each stage's dead letters.

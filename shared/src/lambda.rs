@@ -33,6 +33,22 @@ pub async fn serve<S: Stage>(runner: Arc<Runner<S>>) -> Result<(), Error> {
     .await
 }
 
+/// Does a task for each invocation, whatever its event, until the runtime ends the process.
+///
+/// # Errors
+/// Where the runtime's interface cannot be reached.
+pub async fn serve_task<F, Done>(task: F) -> Result<(), Error>
+where
+    F: Fn() -> Done,
+    Done: Future<Output = anyhow::Result<()>>,
+{
+    lambda_runtime::run(service_fn(|_: LambdaEvent<serde_json::Value>| {
+        let done = task();
+        async move { done.await.map_err(|error| Error::from(format!("{error:#}"))) }
+    }))
+    .await
+}
+
 /// Settles one invocation's records.
 ///
 /// What shall come again is named as failed, after its visibility was set to the runner's backoff: else it would

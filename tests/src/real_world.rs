@@ -449,12 +449,13 @@ impl Real {
 
     /// What the AWS SDK and its tools read from the environment for this deployment.
     #[must_use]
-    pub fn aws_environment(&self) -> [(&'static str, String); 4] {
+    pub fn aws_environment(&self) -> [(&'static str, String); 5] {
         [
             ("AWS_ENDPOINT_URL", self.deployment.endpoint.clone().unwrap_or_default()),
             ("AWS_ACCESS_KEY_ID", LOCAL_CREDENTIAL.to_owned()),
             ("AWS_SECRET_ACCESS_KEY", LOCAL_CREDENTIAL.to_owned()),
             ("AWS_REGION", LOCAL_REGION.to_owned()),
+            ("AWS_DEFAULT_REGION", LOCAL_REGION.to_owned()),
         ]
     }
 

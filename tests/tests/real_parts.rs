@@ -7,6 +7,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use landfall::deployment::Connected;
+use landfall_events::validated::ObjectAccepted;
+use landfall_events::{Change, Envelope, Validated};
 use landfall_shared::runner::message;
 use landfall_tests::load_world::{self, Schedule};
 use landfall_tests::memory_world::{collection, item};
@@ -303,6 +305,18 @@ async fn the_same_programs_as_functions_under_their_roles_outlive_an_outage() ->
     assert_eq!(letters(&real).await?, expected_letters());
     assert_eq!(count_items(&real).await?, ITEMS as i64);
     assert_eq!(real.notices(FILES).await?.len(), FILES);
+
+    // Maintenance too is a function under a role of its own.
+    let dead = real.connected().await?.queue(real.deployment.dead_queue_url("route")?);
+    let cause = load_world::cause("sbn/crashed.txt", Change::Created, 1);
+    let crashed = message(&Envelope::new(Validated::from(ObjectAccepted { cause }), "sbn", 0), "sbn");
+    dead.send(vec![crashed]).await.remove(0)?;
+    let invoke = "import boto3, sys\nanswer = boto3.client('lambda').invoke(FunctionName=sys.argv[1])\n\
+        sys.exit(answer['Payload'].read().decode() if 'FunctionError' in answer else 0)";
+    let function = &real.deployment.outputs["MaintainFunction"];
+    let invoked = real.python().args(["-c", invoke, function]).envs(real.aws_environment()).output().await?;
+    assert!(invoked.status.success(), "{}", String::from_utf8_lossy(&invoked.stderr));
+    assert_eq!(letters(&real).await?.get(&("route".to_owned(), "gave-up".to_owned())), Some(&1));
     Ok(())
 }
 

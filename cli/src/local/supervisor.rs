@@ -11,7 +11,7 @@ use tokio::process::{Child, Command};
 
 use super::process::{self, Started};
 use super::stack::{Access, BUCKETS, STACK};
-use super::{Layout, Ports, postgres, stack, worker};
+use super::{Layout, Ports, beside, postgres, stack, worker};
 use crate::deployment::{self, Deployment, LOCAL_CREDENTIAL, LOCAL_REGION};
 use crate::output::{self, End, Format};
 use crate::schemas::{self, BUNDLE_KEY};
@@ -186,10 +186,12 @@ pub const CODE_BUCKET: &str = "landfall-code";
 /// Where a program is missing, or what S3 says.
 pub async fn upload_zips(s3: &aws_sdk_s3::Client) -> anyhow::Result<()> {
     s3.create_bucket().bucket(CODE_BUCKET).send().await.context("could not make the bucket for the zips")?;
-    for stage in crate::stages() {
-        let program = worker(stage).map_err(|path| output::SetUp(format!("{} is missing", path.display())))?;
+    let programs = crate::stages().into_iter().map(|stage| (stage, worker(stage)));
+    // Maintenance is this command's.
+    for (name, program) in programs.chain([("maintain", beside("landfall"))]) {
+        let program = program.map_err(|path| output::SetUp(format!("{} is missing", path.display())))?;
         let zip = stack::bootstrap_zip(&program)?;
-        s3.put_object().bucket(CODE_BUCKET).key(format!("{stage}.zip")).body(zip.into()).send().await?;
+        s3.put_object().bucket(CODE_BUCKET).key(format!("{name}.zip")).body(zip.into()).send().await?;
     }
     Ok(())
 }
