@@ -1,4 +1,6 @@
 //! The `landfall` command.
+// Its one future is that of every command, each of many calls of the AWS SDK within each other.
+#![recursion_limit = "256"]
 
 use std::path::PathBuf;
 use std::process::ExitCode;
