@@ -8,6 +8,7 @@ use futures::{StreamExt, TryStreamExt};
 use indicatif::ProgressBar;
 use jiff::Timestamp;
 use landfall_events::letter::{Letter, REDRIVE, TRACEPARENT};
+use landfall_events::status::Outcome;
 use landfall_events::{Cause, Document, Event, EventId, Landed, ObjectRef, Passed, Problem};
 use landfall_shared::aws::S3Objects;
 use landfall_shared::catalogue::RowFilter;
@@ -100,6 +101,8 @@ pub struct Found {
     pub archived: bool,
     /// The original body.
     pub body: String,
+    /// How often it had been redriven; also where nothing else is known about it.
+    pub redrive: u32,
     #[serde(skip)]
     at: At,
 }
@@ -265,28 +268,39 @@ async fn whole(found: Found, connected: &Connected) -> anyhow::Result<Whole> {
     Ok(Whole { found, hint, history, problems, document, no_document })
 }
 
+/// What a letter's body says of its document.
+#[derive(Default, serde::Deserialize)]
+struct Data {
+    document: Option<Document>,
+    cause: Option<Cause>,
+}
+
+fn body_of(body: &str) -> Data {
+    #[derive(serde::Deserialize)]
+    struct Body {
+        data: Data,
+    }
+    serde_json::from_str::<Body>(body).map(|body| body.data).unwrap_or_default()
+}
+
+/// The change that a letter is about: an event's, or the first of S3's notification.
+fn cause_of(body: &str) -> Option<Cause> {
+    body_of(body).cause.or_else(|| {
+        let landed = Landed::read(body, &|_| String::new()).into_iter().flatten().next();
+        landed.map(|landed| landed.envelope.event.cause)
+    })
+}
+
 /// The most bytes of a document that are shown.
 const DOCUMENT_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// The document that a letter is about: from its body, from the work bucket, or from landing, if it is still the same.
 async fn document(found: &Found, connected: &Connected) -> Result<String, String> {
-    #[derive(serde::Deserialize)]
-    struct Body {
-        data: Data,
-    }
-    #[derive(serde::Deserialize)]
-    struct Data {
-        document: Option<Document>,
-        cause: Option<Cause>,
-    }
-    let body: Option<Body> = serde_json::from_str(&found.body).ok();
-    let (object, etag) = match body.map(|body| body.data) {
-        Some(Data { document: Some(Document::Inline(text)), .. }) => return Ok(text.get().to_owned()),
-        Some(Data { document: Some(Document::Stored(stored)), .. }) => (stored.object, None),
-        Some(Data { cause: Some(cause), .. }) => (cause.object, cause.etag),
-        Some(Data { document: None, cause: None }) | None => {
-            let landed = Landed::read(&found.body, &|_| String::new()).into_iter().flatten().next();
-            let cause = landed.ok_or("its body names no object")?.envelope.event.cause;
+    let (object, etag) = match body_of(&found.body) {
+        Data { document: Some(Document::Inline(text)), .. } => return Ok(text.get().to_owned()),
+        Data { document: Some(Document::Stored(stored)), .. } => (stored.object, None),
+        Data { document: None, .. } => {
+            let cause = cause_of(&found.body).ok_or("its body names no object")?;
             (cause.object, cause.etag)
         }
     };
@@ -415,12 +429,13 @@ async fn settle(settle: &Settle, how: How, connected: &Connected, format: Format
                     (letter(sent), letter(unsent))
                 }
             };
-            // A letter that could not be deleted is sent again by the next redrive, which changes nothing.
-            let deleted = delete(&*dead, &archive, &sent).await;
             if how == How::Drop {
-                let events = deleted.iter().filter_map(|one| one.letter.as_ref()?.event.clone()).collect::<Vec<_>>();
+                // First: what is dropped and still there is dropped by the next run, and what is gone is known to be.
+                let events: Vec<_> = sent.iter().filter_map(|one| one.letter.as_ref()?.event.clone()).collect();
                 forget(connected, &events).await?;
             }
+            // A letter that could not be deleted is sent again by the next redrive, which changes nothing.
+            let deleted = delete(&*dead, &archive, &sent).await;
             report.done += deleted.len();
             report.failed += sent.len() - deleted.len() + unsent.len();
             progress.set_message(format!("{} {}", report.done, how.done()));
@@ -445,7 +460,7 @@ async fn settle(settle: &Settle, how: How, connected: &Connected, format: Format
 
 /// The message that a redrive sends: the original body, one generation later, but for a notice.
 fn again(one: &Found) -> Outgoing {
-    let generation = one.letter.as_ref().map_or(0, |letter| letter.redrive) + 1;
+    let generation = one.redrive + 1;
     let mut attributes = BTreeMap::new();
     // A notice keeps its id: what load has recorded is what is announced.
     if one.stage != "notify" {
@@ -487,7 +502,7 @@ pub async fn look(select: &Select, connected: &Connected) -> anyhow::Result<Vec<
     let mut seen = BTreeSet::new();
     all.retain(|one| {
         let event = one.letter.as_ref().and_then(|letter| letter.event.clone());
-        event.is_none_or(|event| seen.insert((one.stage.clone(), event)))
+        event.is_none_or(|event| seen.insert((one.stage.clone(), event, one.body.clone())))
     });
     mark_superseded(&mut all, connected).await?;
     all.retain(|one| one.superseded || !select.superseded);
@@ -612,7 +627,8 @@ async fn forget(connected: &Connected, events: &[EventId]) -> anyhow::Result<()>
 
 fn read(stage: &str, message: String, body: String, attributes: &BTreeMap<String, String>, at: At) -> Found {
     let (letter, archived) = (Letter::from_attributes(attributes), matches!(at, At::Archive(_)));
-    Found { stage: stage.to_owned(), message, letter, superseded: false, archived, body, at }
+    let redrive = attributes.get(REDRIVE).and_then(|text| text.parse().ok()).unwrap_or_default();
+    Found { stage: stage.to_owned(), message, letter, superseded: false, archived, body, redrive, at }
 }
 
 fn is_meant(one: &Found, select: &Select) -> bool {
@@ -638,18 +654,18 @@ async fn mark_superseded(letters: &mut [Found], connected: &Connected) -> anyhow
         one.superseded = match mine {
             Some(row) => row.outdated,
             // Its row was written over by what came after it; where there is no row at all, notify has not come to it.
-            None => of_object.iter().any(|row| {
-                let same_member = row.row.cause.member == member_of(letter.object.as_deref());
-                same_member && letter.time.is_some_and(|time| row.updated > time)
+            None => cause_of(&one.body).is_some_and(|cause| {
+                let position = cause.position(letter.redrive);
+                of_object.iter().any(|row| {
+                    let later = row.row.cause.position(row.row.redrive);
+                    let is_same = row.row.cause.member == cause.member;
+                    let order = if is_same { later.cmp_in_key(&position) } else { later.cmp_change(&position) };
+                    order.is_gt() || (is_same && order.is_eq() && row.row.outcome(false) == Outcome::Completed)
+                })
             }),
         };
     }
     Ok(())
-}
-
-/// The member that an attribute names.
-fn member_of(text: Option<&str>) -> Option<u32> {
-    text?.rsplit_once('#')?.1.parse().ok()
 }
 
 /// The object that an attribute names, without its member.

@@ -12,7 +12,7 @@ use landfall_route::BucketMap;
 use landfall_shared::aws::{self, S3Objects};
 use landfall_shared::catalogue::{KEEP, LedgerRow, PostgresCatalogue, RowFilter, State, Subject};
 use landfall_shared::config::Landings;
-use landfall_shared::letters::REFUSED_KIND;
+use landfall_shared::letters::{self, REFUSED_KIND};
 use landfall_shared::objects::Objects;
 use landfall_shared::queue::{BATCH_MAX, Outgoing};
 use landfall_shared::runner::message;
@@ -213,13 +213,21 @@ impl Run<'_> {
     async fn ledger(&mut self) -> anyhow::Result<()> {
         let Reconcile { collection, prefix, .. } = self.command.clone();
         let filter = RowFilter { prefix, collection, ..RowFilter::default() };
-        let letters = dlq::events(self.connected).await?;
+        let (mut letters, mut is_second) = (dlq::events(self.connected).await?, false);
         let mut last: Option<LedgerRow> = None;
         loop {
             let rows = self.catalogue.page(&filter, last.as_ref(), PAGE).await?;
             let settled: Vec<&LedgerRow> =
                 rows.iter().filter(|row| row.updated <= self.before && !row.outdated).collect();
-            for (row, kind, example) in self.suspects(&settled, &letters).await? {
+            let mut suspects = self.suspects(&settled, &letters).await?;
+            if !is_second && suspects.iter().any(|(_, kind, _)| *kind == Kind::NoLetter) {
+                // Others may have looked at the letters: what they held can be seen again after that.
+                tokio::time::sleep(letters::LOOK).await;
+                letters.extend(dlq::events(self.connected).await?);
+                is_second = true;
+                suspects.retain(|(row, kind, _)| *kind != Kind::NoLetter || !letters.contains(&row.row.event.0));
+            }
+            for (row, kind, example) in suspects {
                 if self.stands(row).await? {
                     self.differs(kind, example);
                     let same = kind == Kind::NeverAnnounced;

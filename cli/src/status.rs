@@ -43,10 +43,10 @@ pub struct Status {
     #[arg(long, value_name = "NAME", conflicts_with = "provider")]
     as_provider: Option<String>,
     /// With --as-provider: the landing bucket, where no deployment is known
-    #[arg(long, value_name = "BUCKET", env = "LANDFALL_LANDING_BUCKET", requires = "as_provider")]
+    #[arg(long, value_name = "BUCKET", env = "LANDFALL_LANDING_BUCKET")]
     landing_bucket: Option<String>,
     /// With --as-provider: the work bucket, where no deployment is known
-    #[arg(long, value_name = "BUCKET", env = "LANDFALL_WORK_BUCKET", requires = "as_provider")]
+    #[arg(long, value_name = "BUCKET", env = "LANDFALL_WORK_BUCKET")]
     work_bucket: Option<String>,
     /// Only what changed since then: a time, or how long ago (10m, 2h, 3d)
     #[arg(long, value_name = "TIME", value_parser = since)]

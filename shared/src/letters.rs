@@ -18,7 +18,7 @@ use crate::queue::{BATCH_MAX, Delivery, Outgoing, Queue, QueueError};
 use crate::runner::{ProviderOf, group, message};
 
 /// How long a letter that is looked at stays invisible for others; it is given back before that.
-const LOOK: Duration = Duration::from_secs(60);
+pub const LOOK: Duration = Duration::from_secs(60);
 
 /// Requests at a time that give letters back.
 const CONCURRENCY: usize = 16;
@@ -107,15 +107,16 @@ impl Archive {
         Self { objects, work_bucket: work_bucket.to_owned() }
     }
 
-    /// Keeps a letter. One refusal has one place, however often it is written.
+    /// Keeps a letter. The same letter has one place, however often it is written; two of one event have two.
     ///
     /// # Errors
     /// [`ObjectsError`].
     pub async fn keep(&self, stage: &str, delivery: &Delivery, letter: &Letter) -> Result<(), ObjectsError> {
         let is_plain = |id: &&str| !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         let event = letter.event.as_ref().map(|event| event.0.as_str()).filter(is_plain);
-        let object =
-            ObjectRef::new(&self.work_bucket, format!("{}{}.json", folder(stage), event.unwrap_or(&delivery.id)));
+        let hash = EventId::of_bytes(&delivery.body, letter.code.as_str(), letter.redrive);
+        let key = format!("{}{}-{hash}.json", folder(stage), event.unwrap_or(&delivery.id));
+        let object = ObjectRef::new(&self.work_bucket, key);
         let (message, body, attributes) = (delivery.id.clone(), delivery.body.clone(), delivery.attributes.clone());
         let archived = Archived { message, body, attributes };
         let text = serde_json::to_vec(&archived).expect("a letter has string keys only");
@@ -236,7 +237,8 @@ impl Letters<'_> {
     async fn adopt<E: Event>(&self, delivery: &Delivery, now: Timestamp) -> Result<(), String> {
         let redrive = delivery.attributes.get(REDRIVE).and_then(|text| text.parse().ok()).unwrap_or(0);
         let trace = delivery.attributes.get(TRACEPARENT).cloned();
-        let reason = format!("{} received it {} times and never came to an end", self.stage, delivery.receives);
+        // Not how often: every look at the letter counts too, and a repetition says the same.
+        let reason = format!("{} received it again and again, and never came to an end", self.stage);
         let refusal = Refusal::new(codes::GAVE_UP, reason);
         let facts = Facts { stage: self.stage, tries: delivery.receives, now, trace };
         let mut read = E::read(&delivery.body, &**self.provider_of);
@@ -252,7 +254,8 @@ impl Letters<'_> {
                     let envelope = received.envelope;
                     let envelope = if redrive > envelope.redrive { envelope.redriven(redrive) } else { envelope };
                     let (letter, report) = facts.of_refusal(&envelope, refusal.clone());
-                    (letter, report, received.body)
+                    let body = if envelope.attempt > 0 { afresh(&envelope).to_json() } else { received.body };
+                    (letter, report, body)
                 }
                 Err(unread) => {
                     let (letter, report) = facts.of_unreadable(&unread.body, refusal.clone(), redrive);
@@ -276,6 +279,11 @@ async fn is_deleted(dead: &dyn Queue, delivery: &Delivery) -> bool {
     dead.delete(std::slice::from_ref(&delivery.receipt)).await.iter().all(Result::is_ok)
 }
 
+/// An event as it was before it was re-sent: under the same id, with its time and its tries before it.
+pub(crate) fn afresh<E: Event>(envelope: &Envelope<E>) -> Envelope<E> {
+    Envelope { attempt: 0, deadline: None, ..envelope.clone() }
+}
+
 /// A letter as a message.
 pub(crate) fn outgoing(body: String, letter: &Letter, stage: &str) -> Outgoing {
     Outgoing { body, attributes: letter.attributes(), group: group(&letter.provider, stage), delay: Duration::ZERO }
@@ -292,8 +300,12 @@ pub(crate) struct Facts<'a> {
 /// The type of the report of a refusal.
 pub const REFUSED_KIND: &str = "landfall.object.refused.v1";
 
+/// Reports that tell of no end of their object: what becomes of such a report says nothing of it.
+const SILENT_KINDS: [&str; 3] = [REFUSED_KIND, "landfall.object.waiting.v1", "landfall.object.ignored.v1"];
+
 impl Facts<'_> {
-    /// The letter of a refusal, and its report; none where it is such a report itself: that would go in circles.
+    /// The letter of a refusal, and its report; none where it is itself a report that something is refused (that would
+    /// go in circles), waits, or needs nothing done.
     pub(crate) fn of_refusal<E: Event>(
         &self,
         envelope: &Envelope<E>,
@@ -304,7 +316,7 @@ impl Facts<'_> {
         let refused = report::Refused { cause: cause.clone(), stage: self.stage.to_owned(), refusal };
         let report = envelope.followed_by(Report::from(refused));
         let letter = self.letter(code, reason, &report, Some(object_of(cause)));
-        (letter, (envelope.event.kind() != REFUSED_KIND).then_some(report))
+        (letter, (!SILENT_KINDS.contains(&envelope.event.kind())).then_some(report))
     }
 
     /// The same of what cannot be read: it names no object that landed, and is announced under its queue and its

@@ -16,7 +16,7 @@ use landfall_events::{Envelope, Event, ObjectRef, Received, Refusal, Report, Unr
 use rand::Rng;
 use tracing::{Instrument, error, info, warn};
 
-use crate::letters::{ARCHIVE_AFTER, Archive, Facts, Letters, outgoing};
+use crate::letters::{ARCHIVE_AFTER, Archive, Facts, Letters, afresh, outgoing};
 use crate::locked;
 use crate::queue::{DELAY_MAX, Delivery, Outgoing, Queue, QueueError};
 use crate::stage::{Class, Failure, Outcome, Refused, Stage, Wait, chain_of};
@@ -384,7 +384,7 @@ impl<S: Stage> Runner<S> {
         let (envelope, body) = match &refused.member {
             Some(member) => (member, member.to_json()),
             // A re-sent event starts afresh when it is redriven.
-            None if whole.attempt > 0 => (whole, whole.clone().redriven(whole.redrive).to_json()),
+            None if whole.attempt > 0 => (whole, afresh(whole).to_json()),
             None => (whole, work.received.body.clone()),
         };
         info!(code = %refused.refusal.code, reason = refused.refusal.reason, "refused");

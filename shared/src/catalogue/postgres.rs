@@ -323,7 +323,7 @@ impl PostgresCatalogue {
         let ids: Vec<&str> = events.iter().map(|id| id.0.as_str()).collect();
         let sql = "update landfall.ledger set state = 'ignored', code = 'dropped', updated = now(),
                 reason = 'an operator has dropped it; it was refused: ' || code || ': ' || coalesce(reason, '')
-            where event = any($1) and state = 'refused' and announced is not null";
+            where event = any($1) and state = 'refused'";
         client.execute(sql, &[&ids]).await?;
         Ok(())
     }

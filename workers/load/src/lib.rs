@@ -459,7 +459,9 @@ fn outcome(change: &Change, applied: Applied) -> Done<Routed, Report> {
             done.next.push(envelope.followed_by(waiting.into()));
         }
         // The ledger has it; its provider is told.
-        (Routed::Item(_), Applied::Superseded) => done.next.push(ignored(envelope, report::OUTDONE)),
+        (Routed::Item(_) | Routed::Collection(_), Applied::Superseded) => {
+            done.next.push(ignored(envelope, report::OUTDONE))
+        }
         (_, Applied::Removed) => done.next.push(ignored(envelope, report::REMOVED)),
         (_, Applied::Superseded | Applied::Loaded { .. } | Applied::Cleared) => {}
     }
