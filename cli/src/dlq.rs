@@ -7,7 +7,7 @@ use clap::Subcommand;
 use futures::{StreamExt, TryStreamExt};
 use indicatif::ProgressBar;
 use jiff::Timestamp;
-use landfall_events::letter::{Letter, REDRIVE, TRACEPARENT};
+use landfall_events::letter::{Letter, REDRIVE, TRACEPARENT, redrive_of};
 use landfall_events::status::Outcome;
 use landfall_events::{Cause, Document, Event, EventId, Landed, ObjectRef, Passed, Problem};
 use landfall_shared::aws::S3Objects;
@@ -627,7 +627,7 @@ async fn forget(connected: &Connected, events: &[EventId]) -> anyhow::Result<()>
 
 fn read(stage: &str, message: String, body: String, attributes: &BTreeMap<String, String>, at: At) -> Found {
     let (letter, archived) = (Letter::from_attributes(attributes), matches!(at, At::Archive(_)));
-    let redrive = attributes.get(REDRIVE).and_then(|text| text.parse().ok()).unwrap_or_default();
+    let redrive = redrive_of(attributes);
     Found { stage: stage.to_owned(), message, letter, superseded: false, archived, body, redrive, at }
 }
 

@@ -113,8 +113,7 @@ impl Answer {
     }
 
     fn of_lines(objects: Vec<Line>) -> Self {
-        Self { objects: Vec::new(), ..Self::of(objects.iter().map(|line| (line.outcome, line.code.clone(), 1))) }
-            .with(objects)
+        Self::of(objects.iter().map(|line| (line.outcome, line.code.clone(), 1))).with(objects)
     }
 
     fn with(mut self, mut objects: Vec<Line>) -> Self {

@@ -45,6 +45,12 @@ pub const REDRIVE: &str = "redrive";
 /// The attribute that carries W3C trace context. <https://www.w3.org/TR/trace-context/>
 pub const TRACEPARENT: &str = "traceparent";
 
+/// How often what has these attributes was redriven.
+#[must_use]
+pub fn redrive_of(attributes: &BTreeMap<String, String>) -> u32 {
+    attributes.get(REDRIVE).and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
 impl Letter {
     /// Writes the attributes; empty ones are left out, because SQS refuses an empty value.
     #[must_use]
@@ -82,7 +88,7 @@ impl Letter {
             provider: text("provider").unwrap_or_default(),
             attempts: number("attempts"),
             time: text("time").and_then(|value| value.parse().ok()),
-            redrive: number(REDRIVE),
+            redrive: redrive_of(attributes),
             traceparent: text(TRACEPARENT),
         })
     }

@@ -24,7 +24,7 @@ use landfall_events::report::Effect;
 use landfall_events::routed::CollectionReleased;
 use landfall_events::status::Outcome;
 use landfall_events::{
-    Cause, Envelope, Event, EventId, ObjectRef, Passed, Place, Problem, Refusal, Report, Routed, Status,
+    Cause, Change, Envelope, Event, EventId, ObjectRef, Passed, Place, Problem, Refusal, Report, Routed, Status,
 };
 use serde::{Deserialize, Serialize};
 
@@ -245,6 +245,12 @@ impl Row {
 }
 
 impl Row {
+    /// Whether it is of an item that an overwritten file provided before: the item is gone, the file is not.
+    #[must_use]
+    pub fn is_left(&self) -> bool {
+        self.state == State::Removed && self.cause.change == Change::Created
+    }
+
     /// What has become of it, where nothing newer has landed under its key; `goes_on` where it is parked and what it
     /// waits for is there.
     #[must_use]

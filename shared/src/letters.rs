@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
-use landfall_events::letter::{Letter, REDRIVE, TRACEPARENT};
+use landfall_events::letter::{Letter, TRACEPARENT, redrive_of};
 use landfall_events::{Cause, Change, Envelope, Event, EventId, ObjectRef, Refusal, Report, codes, report};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
@@ -235,7 +235,7 @@ impl Letters<'_> {
 
     /// Writes the letters that a stage would have written, and tells notify.
     async fn adopt<E: Event>(&self, delivery: &Delivery, now: Timestamp) -> Result<(), String> {
-        let redrive = delivery.attributes.get(REDRIVE).and_then(|text| text.parse().ok()).unwrap_or(0);
+        let redrive = redrive_of(&delivery.attributes);
         let trace = delivery.attributes.get(TRACEPARENT).cloned();
         // Not how often: every look at the letter counts too, and a repetition says the same.
         let reason = format!("{} received it again and again, and never came to an end", self.stage);
@@ -365,6 +365,7 @@ fn object_of(cause: &Cause) -> String {
 #[cfg(test)]
 mod tests {
     use landfall_events::Landed;
+    use landfall_events::letter::REDRIVE;
 
     use super::*;
     use crate::memory::{MemoryObjects, MemoryQueue};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use jiff::{SignedDuration, Timestamp};
-use landfall_events::letter::{Letter, REDRIVE, TRACEPARENT};
+use landfall_events::letter::{Letter, TRACEPARENT, redrive_of};
 use landfall_events::report::Waiting;
 use landfall_events::status::{PASSED, Passed};
 use landfall_events::{Envelope, Event, ObjectRef, Received, Refusal, Report, Unread, Unreadable, codes};
@@ -165,7 +165,7 @@ impl<S: Stage> Runner<S> {
         for (index, delivery) in deliveries.iter().enumerate() {
             let trace = TraceParent::follow(delivery.attributes.get(TRACEPARENT).map(String::as_str));
             let passed = delivery.attributes.get(PASSED).map(|text| Passed::read(text)).unwrap_or_default();
-            let redrive = delivery.attributes.get(REDRIVE).and_then(|text| text.parse().ok()).unwrap_or(0);
+            let redrive = redrive_of(&delivery.attributes);
             for read in S::Input::read(&delivery.body, &*self.provider_of) {
                 match read {
                     Ok(mut received) => {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use landfall_events::report::{Effect, OUTDONE, REMOVED};
 use landfall_events::routed::{CollectionRouted, ItemRouted, ObjectRemoved};
-use landfall_events::{Cause, Change, Envelope, EventId, ObjectRef, Position, Report, Routed};
+use landfall_events::{Cause, Envelope, EventId, ObjectRef, Position, Report, Routed};
 
 use super::{Applied, Back, Content, Gone, Load, Recorded, Row, Settled, Standing, State, Subject};
 use crate::pgstac::{Held, Item};
@@ -419,8 +419,10 @@ pub(crate) fn record(view: &mut View, reports: &[Envelope<Report>], released_by:
         let is_of_change = |row: &&Row| {
             let of_member = row.cause.object == cause.object && row.cause.member == cause.member;
             // What the same change has taken out of the catalogue is told of its own.
-            let is_left = row.state == State::Removed && row.cause.change == Change::Created;
-            of_member && !is_left && self::position(row).cmp_in_key(&position).is_ge() && self_order(row, cause).is_eq()
+            of_member
+                && !row.is_left()
+                && self::position(row).cmp_in_key(&position).is_ge()
+                && self_order(row, cause).is_eq()
         };
         let row = at_subject.or_else(|| view.rows.values().find(is_of_change)).cloned();
         Recorded { standing, row }
@@ -576,7 +578,7 @@ fn record_one(view: &mut View, report: &Envelope<Report>, released_by: Option<&E
 #[cfg(test)]
 mod tests {
     use landfall_events::routed::RoutedObject;
-    use landfall_events::{Document, Event, Sequencer};
+    use landfall_events::{Change, Document, Event, Sequencer};
 
     use super::*;
 

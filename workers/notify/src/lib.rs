@@ -13,7 +13,7 @@ use landfall_events::notice::Style;
 use landfall_events::report::Effect;
 use landfall_events::routed::RoutedObject;
 use landfall_events::status::{Outcome, Passed};
-use landfall_events::{Cause, Change, Envelope, Event, EventId, Never, Notice, Refusal, Report, codes};
+use landfall_events::{Cause, Envelope, Event, EventId, Never, Notice, Refusal, Report, codes};
 use landfall_shared::catalogue::{Catalogue, CatalogueError, Claim, Recorded, Standing};
 use landfall_shared::config::{AfterRoute, Landings, Notices};
 use landfall_shared::objects::{Objects, ObjectsError};
@@ -213,9 +213,7 @@ impl Notify {
             }
             row.passed.extend(row.announced.map(|at| Passed { stage: Self::NAME.to_owned(), at }));
             let outcome = row.outcome(false);
-            // An item that an overwritten file provided before is gone; the file itself is not.
-            let is_left = outcome == Outcome::Removed && row.cause.change == Change::Created;
-            if outcome != Outcome::InFlight && !is_left && !row.provider.is_empty() {
+            if outcome != Outcome::InFlight && !row.is_left() && !row.provider.is_empty() {
                 statuses.push((index, row.status(outcome, now)));
             }
         }
