@@ -122,7 +122,7 @@ async fn feed(
                 continue;
             };
             let cause = &envelope.event.cause;
-            if settled.contains(&(cause.object.key.clone(), cause.etag.clone().unwrap_or_default())) {
+            if settled.contains_key(&(cause.object.key.clone(), cause.etag.clone().unwrap_or_default())) {
                 report.known += 1;
             } else {
                 messages.push(message(&envelope, "validate"));
@@ -164,6 +164,7 @@ pub(crate) fn landed(bucket: &str, object: &Object, landings: &Landings) -> Opti
         sequencer: None,
         event_time: Timestamp::new(object.last_modified()?.secs(), 0).ok()?,
         member: None,
+        members: None,
     };
     let provider = landings.site(&cause.object)?.provider.to_owned();
     Some(Envelope::new(Landed { cause }, provider, 0))

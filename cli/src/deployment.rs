@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_sqs::types::QueueAttributeName;
 use landfall_shared::aws::{self, SqsQueue};
 use landfall_shared::catalogue::PostgresCatalogue;
 use landfall_shared::queue::Queue;
@@ -211,6 +212,17 @@ impl Connected {
     #[must_use]
     pub fn queue(&self, url: &str) -> Arc<dyn Queue> {
         Arc::new(SqsQueue::new(aws_sdk_sqs::Client::new(&self.sdk), url))
+    }
+
+    /// About how many messages of a queue somebody has received and not settled.
+    ///
+    /// # Errors
+    /// Where the queue cannot be asked.
+    pub async fn held(&self, url: &str) -> anyhow::Result<u64> {
+        let name = QueueAttributeName::ApproximateNumberOfMessagesNotVisible;
+        let request = aws_sdk_sqs::Client::new(&self.sdk).get_queue_attributes().queue_url(url);
+        let answer = request.attribute_names(name.clone()).send().await?;
+        Ok(answer.attributes().and_then(|all| all.get(&name)?.parse().ok()).unwrap_or(0))
     }
 
     fn database_url(&self) -> Result<&str, SetUp> {

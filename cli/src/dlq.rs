@@ -7,15 +7,16 @@ use clap::Subcommand;
 use futures::{StreamExt, TryStreamExt};
 use indicatif::ProgressBar;
 use jiff::Timestamp;
+use landfall_events as events;
 use landfall_events::letter::{Letter, REDRIVE, TRACEPARENT, redrive_of};
-use landfall_events::status::Outcome;
-use landfall_events::{Cause, Document, Event, EventId, Landed, ObjectRef, Passed, Problem};
+use landfall_events::{Cause, Document, Envelope, Event, EventId, Landed, ObjectRef, Passed, Problem};
 use landfall_shared::aws::S3Objects;
 use landfall_shared::catalogue::RowFilter;
-use landfall_shared::letters::{self, Archive, Walk};
+use landfall_shared::letters::{self, Archive, REFUSED_KIND, Walk};
 use landfall_shared::objects::Objects;
 use landfall_shared::queue::{BATCH_MAX, Outgoing, Queue};
 use landfall_shared::runner::group;
+use landfall_shared::statuses::Statuses;
 use serde::Serialize;
 
 use crate::deployment::{Connected, Place};
@@ -103,6 +104,9 @@ pub struct Found {
     pub body: String,
     /// How often it had been redriven; also where nothing else is known about it.
     pub redrive: u32,
+    /// The changes that it is about; of S3's notification there may be several.
+    #[serde(skip)]
+    causes: Vec<Cause>,
     #[serde(skip)]
     at: At,
 }
@@ -151,7 +155,8 @@ struct Group {
 }
 
 async fn ls(select: &Select, connected: &Connected, format: Format) -> anyhow::Result<End> {
-    let found = look(select, connected).await?;
+    tell_held(select, connected).await?;
+    let found = look(select, connected, Bodies::Leave).await?;
     let mut groups: BTreeMap<(String, String, String), Group> = BTreeMap::new();
     for one in &found {
         let letter = one.letter.as_ref();
@@ -217,6 +222,20 @@ async fn ls(select: &Select, connected: &Connected, format: Format) -> anyhow::R
     Ok(if open { End::Problems } else { End::Good })
 }
 
+/// Says of which letters nothing can be said now: a queue hides what another look or a redrive has in its hands.
+async fn tell_held(select: &Select, connected: &Connected) -> anyhow::Result<()> {
+    for stage in stages(select) {
+        let held = connected.held(connected.deployment.dead_queue_url(stage)?).await?;
+        if held > 0 {
+            eprintln!(
+                "landfall: about {held} dead letters of {stage} are in other hands at the moment, and are not counted; look again in {} s",
+                letters::LOOK.as_secs()
+            );
+        }
+    }
+    Ok(())
+}
+
 /// A letter with what is known beside it.
 #[derive(Debug, Serialize)]
 struct Whole {
@@ -236,7 +255,8 @@ struct Whole {
 }
 
 async fn show(select: &Select, connected: &Connected, format: Format) -> anyhow::Result<End> {
-    let found = look(select, connected).await?;
+    tell_held(select, connected).await?;
+    let found = look(select, connected, Bodies::Keep).await?;
     let is_empty = found.is_empty();
     for found in found {
         let whole = whole(found, connected).await?;
@@ -283,12 +303,13 @@ fn body_of(body: &str) -> Data {
     serde_json::from_str::<Body>(body).map(|body| body.data).unwrap_or_default()
 }
 
-/// The change that a letter is about: an event's, or the first of S3's notification.
-fn cause_of(body: &str) -> Option<Cause> {
-    body_of(body).cause.or_else(|| {
-        let landed = Landed::read(body, &|_| String::new()).into_iter().flatten().next();
-        landed.map(|landed| landed.envelope.event.cause)
-    })
+/// The changes that a letter is about: an event's, or those of S3's notification.
+fn causes_of(body: &str) -> Vec<Cause> {
+    let landed = || Landed::read(body, &|_| String::new()).into_iter().flatten();
+    match body_of(body).cause {
+        Some(cause) => vec![cause],
+        None => landed().map(|landed| landed.envelope.event.cause).collect(),
+    }
 }
 
 /// The most bytes of a document that are shown.
@@ -300,8 +321,8 @@ async fn document(found: &Found, connected: &Connected) -> Result<String, String
         Data { document: Some(Document::Inline(text)), .. } => return Ok(text.get().to_owned()),
         Data { document: Some(Document::Stored(stored)), .. } => (stored.object, None),
         Data { document: None, .. } => {
-            let cause = cause_of(&found.body).ok_or("its body names no object")?;
-            (cause.object, cause.etag)
+            let cause = found.causes.first().ok_or("its body names no object")?;
+            (cause.object.clone(), cause.etag.clone())
         }
     };
     let objects = S3Objects::new(connected.s3());
@@ -431,8 +452,7 @@ async fn settle(settle: &Settle, how: How, connected: &Connected, format: Format
             };
             if how == How::Drop {
                 // First: what is dropped and still there is dropped by the next run, and what is gone is known to be.
-                let events: Vec<_> = sent.iter().filter_map(|one| one.letter.as_ref()?.event.clone()).collect();
-                forget(connected, &events).await?;
+                forget(connected, &sent).await?;
             }
             // A letter that could not be deleted is sent again by the next redrive, which changes nothing.
             let deleted = delete(&*dead, &archive, &sent).await;
@@ -485,25 +505,36 @@ fn queues(connected: &Connected, stage: &str) -> anyhow::Result<Queues> {
     Ok((connected.queue(deployment.dead_queue_url(stage)?), connected.queue(deployment.queue_url(stage)?)))
 }
 
+/// Whether the bodies of letters are wanted: each may have a megabyte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bodies {
+    Keep,
+    Leave,
+}
+
 /// Looks at all letters that are meant and gives them back at once.
 ///
 /// # Errors
 /// Where a queue or the ledger cannot be asked.
-pub async fn look(select: &Select, connected: &Connected) -> anyhow::Result<Vec<Found>> {
+async fn look(select: &Select, connected: &Connected, bodies: Bodies) -> anyhow::Result<Vec<Found>> {
     let mut all: Vec<Found> = Vec::new();
+    // A crash between two calls may have written one letter twice: it is one refusal.
+    let mut seen = BTreeSet::new();
     for stage in stages(select) {
         each(connected, stage, select, async |letters: Vec<Found>| {
-            all.extend(letters.iter().cloned());
+            let is_new = |one: &&Found| {
+                let event = one.letter.as_ref().and_then(|letter| letter.event.as_ref());
+                event.is_none_or(|event| seen.insert(EventId::of_bytes(&one.body, stage, one.redrive).0 + &event.0))
+            };
+            let kept = letters.iter().filter(is_new).map(|one| match bodies {
+                Bodies::Keep => one.clone(),
+                Bodies::Leave => Found { body: String::new(), ..one.clone() },
+            });
+            all.extend(kept);
             Ok(letters)
         })
         .await?;
     }
-    // A crash between two calls may have written one letter twice: it is one refusal.
-    let mut seen = BTreeSet::new();
-    all.retain(|one| {
-        let event = one.letter.as_ref().and_then(|letter| letter.event.clone());
-        event.is_none_or(|event| seen.insert((one.stage.clone(), event, one.body.clone())))
-    });
     mark_superseded(&mut all, connected).await?;
     all.retain(|one| one.superseded || !select.superseded);
     Ok(all)
@@ -617,18 +648,28 @@ async fn delete<'f>(dead: &dyn Queue, archive: &Archive, letters: &'f [Found]) -
     deleted
 }
 
-/// Tells the ledger that what was refused is over: nobody shall look for its letter.
-async fn forget(connected: &Connected, events: &[EventId]) -> anyhow::Result<()> {
-    if let Ok(catalogue) = connected.catalogue() {
-        catalogue.dropped(events).await?;
+/// Tells the ledger that what was refused is over, and its provider: nobody shall look for its letter.
+async fn forget(connected: &Connected, letters: &[Found]) -> anyhow::Result<()> {
+    let Ok(catalogue) = connected.catalogue() else { return Ok(()) };
+    let mut events = Vec::new();
+    for one in letters {
+        events.extend(one.letter.as_ref().and_then(|letter| letter.event.clone()));
+        events.extend(one.causes.iter().map(|cause| EventId::of(cause, REFUSED_KIND, one.redrive)));
+        // What notify could not announce stands in the ledger under its own id.
+        events.extend(Envelope::<events::Report>::from_json(&one.body).ok().map(|report| report.id));
+    }
+    let objects = std::sync::Arc::new(S3Objects::new(connected.s3()));
+    let statuses = Statuses::new(objects, connected.deployment.output("WorkBucket")?);
+    for row in catalogue.dropped(&events).await?.into_iter().filter(|row| !row.provider.is_empty()) {
+        statuses.write(&row.status(row.outcome(false), Timestamp::now())).await?;
     }
     Ok(())
 }
 
 fn read(stage: &str, message: String, body: String, attributes: &BTreeMap<String, String>, at: At) -> Found {
     let (letter, archived) = (Letter::from_attributes(attributes), matches!(at, At::Archive(_)));
-    let redrive = redrive_of(attributes);
-    Found { stage: stage.to_owned(), message, letter, superseded: false, archived, body, redrive, at }
+    let (redrive, causes) = (redrive_of(attributes), causes_of(&body));
+    Found { stage: stage.to_owned(), message, letter, superseded: false, archived, body, redrive, causes, at }
 }
 
 fn is_meant(one: &Found, select: &Select) -> bool {
@@ -640,43 +681,20 @@ fn is_meant(one: &Found, select: &Select) -> bool {
     by_id && by_code && select.provider.as_deref().is_none_or(|wanted| Some(wanted) == provider)
 }
 
+/// Letters that the ledger is asked about at a time.
+const ASKED: usize = 1000;
+
 /// Asks the ledger whether each letter still tells the newest of its object.
 async fn mark_superseded(letters: &mut [Found], connected: &Connected) -> anyhow::Result<()> {
     let Ok(catalogue) = connected.catalogue() else { return Ok(()) };
-    for one in letters {
-        let Some(letter) = &one.letter else { continue };
-        let Some(object) = letter.object.as_deref().and_then(object_of) else { continue };
-        let filter =
-            RowFilter { bucket: Some(object.bucket.clone()), prefix: Some(object.key.clone()), ..RowFilter::default() };
-        let rows = catalogue.rows(&filter, 1000).await?;
-        let of_object: Vec<_> = rows.iter().filter(|row| row.row.cause.object == object).collect();
-        let mine = of_object.iter().find(|row| Some(&row.row.event) == letter.event.as_ref());
-        one.superseded = match mine {
-            Some(row) => row.outdated,
-            // Its row was written over by what came after it; where there is no row at all, notify has not come to it.
-            None => cause_of(&one.body).is_some_and(|cause| {
-                let position = cause.position(letter.redrive);
-                of_object.iter().any(|row| {
-                    let later = row.row.cause.position(row.row.redrive);
-                    let is_same = row.row.cause.member == cause.member;
-                    let order = if is_same { later.cmp_in_key(&position) } else { later.cmp_change(&position) };
-                    order.is_gt() || (is_same && order.is_eq() && row.row.outcome(false) == Outcome::Completed)
-                })
-            }),
-        };
+    for some in letters.chunks_mut(ASKED) {
+        let about = |one: &Found| Some((one.letter.as_ref()?.event.clone()?, one.causes.first()?.clone(), one.redrive));
+        let asked: Vec<_> = some.iter().map(about).collect();
+        let refused: Vec<_> = asked.iter().flatten().map(|(event, cause, redrive)| (event, cause, *redrive)).collect();
+        let mut answers = catalogue.overtaken(&refused).await?.into_iter();
+        for (one, asked) in some.iter_mut().zip(&asked) {
+            one.superseded = asked.is_some() && answers.next().unwrap_or(false);
+        }
     }
     Ok(())
-}
-
-/// The object that an attribute names, without its member.
-fn object_of(text: &str) -> Option<ObjectRef> {
-    let whole = ObjectRef::parse(text)?;
-    let member = whole
-        .key
-        .rsplit_once('#')
-        .filter(|(_, member)| member.bytes().all(|b| b.is_ascii_digit()) && !member.is_empty());
-    Some(match member {
-        Some((key, _)) => ObjectRef::new(whole.bucket.clone(), key),
-        None => whole,
-    })
 }

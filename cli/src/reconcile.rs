@@ -6,11 +6,12 @@ use anyhow::Context;
 use futures::{StreamExt, TryStreamExt};
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::{SignedDuration, Timestamp};
+use landfall_events::report::Effect;
 use landfall_events::status::Outcome;
-use landfall_events::{Envelope, EventId, Landed, ObjectRef};
+use landfall_events::{Cause, Change, Envelope, EventId, Landed, ObjectRef};
 use landfall_route::BucketMap;
 use landfall_shared::aws::{self, S3Objects};
-use landfall_shared::catalogue::{KEEP, LedgerRow, PostgresCatalogue, RowFilter, State, Subject};
+use landfall_shared::catalogue::{DROPPED, KEEP, LedgerRow, PostgresCatalogue, RowFilter, State, Subject, Told};
 use landfall_shared::config::Landings;
 use landfall_shared::letters::{self, REFUSED_KIND};
 use landfall_shared::objects::Objects;
@@ -177,12 +178,20 @@ impl Run<'_> {
                     let Some(envelope) = landed(&bucket, object, &self.landings) else { continue };
                     let cause = &envelope.event.cause;
                     let name = (cause.object.key.clone(), cause.etag.clone().unwrap_or_default());
-                    if known.contains(&name) || cause.event_time > self.before {
+                    let is_told = |told: Option<&Told>| told.is_some_and(|told| !told.is_in_part());
+                    if is_told(known.get(&name)) || cause.event_time > self.before {
                         continue;
                     }
                     // It may have been settled or removed since it was listed.
                     let again = self.catalogue.known(&bucket, &[&name.0]).await?;
-                    if again.contains(&name) || self.objects.head(&cause.object).await?.is_none() {
+                    let told = again.get(&name);
+                    if is_told(told) || self.objects.head(&cause.object).await?.is_none() {
+                        continue;
+                    }
+                    if told.is_some() {
+                        let Some(envelope) = self.of_members(cause).await? else { continue };
+                        self.differs(Kind::NeverSeen, format!("{}, of some members", cause.object));
+                        self.send_again(&envelope).await?;
                         continue;
                     }
                     let kind = if !self.is_routed(&cause.object, &envelope.provider).await? {
@@ -200,6 +209,19 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The whole file as its members name it: in the order of its key, what is sent again is no older than they are.
+    /// `None` where one of them was touched a moment ago.
+    async fn of_members(&self, cause: &Cause) -> anyhow::Result<Option<Envelope<Landed>>> {
+        let (bucket, prefix) = (Some(cause.object.bucket.clone()), Some(cause.object.key.clone()));
+        let rows = self.catalogue.rows(&RowFilter { bucket, prefix, ..RowFilter::default() }, PAGE).await?;
+        let of_file = |row: &&LedgerRow| row.row.cause.object == cause.object && row.row.cause.etag == cause.etag;
+        let newest = rows.iter().find(of_file).filter(|row| row.updated <= self.before);
+        Ok(newest.map(|row| {
+            let landed = Landed { cause: row.row.cause.of_object() };
+            Envelope::new(landed, row.row.provider.clone(), 0)
+        }))
     }
 
     /// Whether something lies where the map places an object by its path.
@@ -232,7 +254,10 @@ impl Run<'_> {
                     self.differs(kind, example);
                     let same = kind == Kind::NeverAnnounced;
                     let redrive = row.row.redrive + u32::from(!same);
-                    let landed = Landed { cause: row.row.cause.clone() };
+                    // What is removed is removed as a whole.
+                    let is_whole = row.row.cause.change == Change::Removed;
+                    let cause = if is_whole { row.row.cause.of_object() } else { row.row.cause.clone() };
+                    let landed = Landed { cause };
                     self.send_again(&Envelope::new(landed, row.row.provider.clone(), redrive)).await?;
                 }
             }
@@ -253,13 +278,25 @@ impl Run<'_> {
         let mut suspects = Vec::new();
         let of = |row: &LedgerRow| row.row.cause.object.to_string();
         let (mut items, mut collections, mut routed) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        let mut deleted: Vec<((&str, &str), &LedgerRow)> = Vec::new();
         for &row in rows {
             match (row.row.state, &row.row.subject) {
                 // What notify could not find in time is refused, and its letter is notify's.
+                // A decision is not to be undone.
+                (State::Loaded | State::Routed | State::Removed, _)
+                    if row.row.announced.is_none() && row.row.code.as_deref() == Some(DROPPED) => {}
                 (State::Loaded | State::Routed, _) if row.row.outcome(false) == Outcome::Refused => {
                     let refusal = EventId::of(&row.row.cause, REFUSED_KIND, row.row.redrive);
                     if !letters.contains(&refusal.0) {
                         suspects.push((row, Kind::NeverAnnounced, of(row)));
+                    }
+                }
+                (State::Removed, Subject::Item { collection, item })
+                    if row.row.effect == Some(Effect::Deleted) && row.row.announced.is_none() =>
+                {
+                    let refusal = EventId::of(&row.row.cause, REFUSED_KIND, row.row.redrive);
+                    if row.row.code.is_none() || !letters.contains(&refusal.0) {
+                        deleted.push(((collection.as_str(), item.as_str()), row));
                     }
                 }
                 (State::Loaded | State::Routed | State::Refused, _) if row.row.announced.is_none() => {
@@ -281,6 +318,12 @@ impl Run<'_> {
                 _ => {}
             }
         }
+        // What another key has brought back since is announced by its own event.
+        let back = self.catalogue.holding(&deleted.iter().map(|(name, _)| *name).collect::<Vec<_>>()).await?;
+        let gone = deleted
+            .into_iter()
+            .filter(|((collection, item), _)| !back.contains(&((*collection).to_owned(), (*item).to_owned())));
+        suspects.extend(gone.map(|(_, row)| (row, Kind::NeverAnnounced, of(row))));
         let there = self.catalogue.holding(&items.keys().copied().collect::<Vec<_>>()).await?;
         let missing = items
             .iter()

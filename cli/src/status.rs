@@ -48,6 +48,9 @@ pub struct Status {
     /// With --as-provider: the work bucket, where no deployment is known
     #[arg(long, value_name = "BUCKET", env = "LANDFALL_WORK_BUCKET")]
     work_bucket: Option<String>,
+    /// The landing bucket is the provider's alone: its keys need not start with the provider's name
+    #[arg(long)]
+    own_bucket: bool,
     /// Only what changed since then: a time, or how long ago (10m, 2h, 3d)
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<Timestamp>,
@@ -135,9 +138,9 @@ impl Answer {
 /// # Errors
 /// Where the ledger or a bucket cannot be asked.
 pub async fn run(status: &Status, place: &Place, format: Format) -> anyhow::Result<End> {
-    let source = Source::of(status, place).await?;
+    let mut source = Source::of(status, place).await?;
     let answer = match status.wait {
-        Some(seconds) => wait(status, &source, Duration::from_secs(seconds), format).await?,
+        Some(seconds) => wait(status, &mut source, Duration::from_secs(seconds), format).await?,
         None => source.ask(status).await?,
     };
     match format {
@@ -148,13 +151,14 @@ pub async fn run(status: &Status, place: &Place, format: Format) -> anyhow::Resu
     Ok(if answer.has(Outcome::Refused) || waited_in_vain { End::Problems } else { End::Good })
 }
 
-/// Whether there is nothing to wait for.
+/// Whether there is nothing to wait for. Where something is named, it has to land first.
 fn is_settled(status: &Status, answer: &Answer) -> bool {
-    !answer.has(Outcome::InFlight) && (status.delivery.is_none() || !answer.has(Outcome::Waiting))
+    let has_landed = !answer.summary.is_empty() || !(status.prefix().is_some() || status.is_of_settled());
+    has_landed && !answer.has(Outcome::InFlight) && (status.delivery.is_none() || !answer.has(Outcome::Waiting))
 }
 
 /// Asks until all is settled, and shows people each change as it happens.
-async fn wait(status: &Status, source: &Source, limit: Duration, format: Format) -> anyhow::Result<Answer> {
+async fn wait(status: &Status, source: &mut Source, limit: Duration, format: Format) -> anyhow::Result<Answer> {
     let started = tokio::time::Instant::now();
     let mut shown: BTreeMap<(String, Option<u32>), Outcome> = BTreeMap::new();
     let spinner = ProgressBar::new_spinner();
@@ -211,7 +215,10 @@ fn print(answer: &Answer, status: &Status) -> anyhow::Result<()> {
         output::line(&table.trim_fmt())?;
         output::line("")?;
     }
-    let total: u64 = answer.summary.values().sum();
+    let (total, shown): (u64, u64) = (answer.summary.values().sum(), answer.objects.len() as u64);
+    if shown < total && !status.summary {
+        output::line(&format!("of {total} only the newest {shown} are shown: --most, or ask for fewer"))?;
+    }
     output::line(&format!("{total} landed: {}", output::visible(&sentence(answer))))
 }
 
@@ -290,6 +297,7 @@ fn what(line: &Line) -> String {
     if line.outcome == Outcome::InFlight {
         let age = Timestamp::now().duration_since(line.since).as_secs();
         parts.push(format!("for {age} s"));
+        parts.extend(line.reason.clone());
     }
     parts.join("; ")
 }

@@ -137,13 +137,23 @@ pub struct Cause {
     /// Which member of an ndjson file or an item collection is meant, from 1; absent for the object itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub member: Option<u32>,
+    /// How many members the file has; absent for the object itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<u32>,
 }
 
 impl Cause {
-    /// The same change, narrowed to one member (line or feature, from 1).
+    /// The same change, narrowed to one member (line or feature, from 1) of so many. Of a member that comes alone, as a
+    /// redriven one does, it stays as many as they were.
     #[must_use]
-    pub fn of_member(&self, member: u32) -> Self {
-        Self { member: Some(member), ..self.clone() }
+    pub fn of_member(&self, member: u32, members: u32) -> Self {
+        Self { member: Some(member), members: self.members.or(Some(members)), ..self.clone() }
+    }
+
+    /// The same change of the whole object.
+    #[must_use]
+    pub fn of_object(&self) -> Self {
+        Self { member: None, members: None, ..self.clone() }
     }
 
     /// Where this change stands in the order of its key.

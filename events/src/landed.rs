@@ -168,6 +168,7 @@ fn s3_record(text: &str) -> Result<Option<Cause>, Unreadable> {
         sequencer: object.sequencer.and_then(|text| Sequencer::try_from(text).ok()),
         event_time: microseconds(record.event_time),
         member: None,
+        members: None,
     }))
 }
 
@@ -190,6 +191,7 @@ fn event_bridge(shape: &Shape<'_>, detail: &Detail) -> Result<Option<Cause>, Unr
         sequencer: detail.object.sequencer.clone().and_then(|text| Sequencer::try_from(text).ok()),
         event_time: microseconds(event_time),
         member: None,
+        members: None,
     }))
 }
 

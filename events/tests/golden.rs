@@ -43,6 +43,7 @@ fn cause(key: &str) -> Cause {
         sequencer: Some(Sequencer::try_from("0055AED6DCD90281E5".to_owned()).unwrap()),
         event_time: "2024-05-17T10:15:00.123Z".parse().unwrap(),
         member: None,
+        members: None,
     }
 }
 
@@ -174,7 +175,8 @@ fn reports() -> Vec<Report> {
         }
         .into(),
         ObjectRouted { cause: cause.clone(), destination: routed("sbn/C/data/i.tif") }.into(),
-        Refused { cause: cause.of_member(7), stage: "validate".into(), refusal: refusal() }.into(),
+        Refused { cause: Cause { member: Some(7), ..cause.clone() }, stage: "validate".into(), refusal: refusal() }
+            .into(),
         Waiting {
             cause: cause.clone(),
             stage: "route".into(),

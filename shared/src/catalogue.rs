@@ -11,7 +11,7 @@ pub(crate) use plan::record;
 pub use plan::{Collections, View, plan};
 pub use postgres::{
     Access, AssetHref, Count, Due, Extents, Health, KEEP, LedgerRow, Maintained, Password, PostgresCatalogue, Reaction,
-    RowFilter,
+    RowFilter, Told,
 };
 
 use std::fmt;
@@ -95,6 +95,9 @@ impl fmt::Display for Subject {
     }
 }
 
+/// The rule of what an operator has decided to leave as it is.
+pub const DROPPED: &str = "dropped";
+
 /// Where a landed document is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, PartialOrd, Ord, Hash)]
 #[serde(rename_all = "snake_case")]
@@ -149,16 +152,17 @@ impl State {
         }
     }
 
-    /// What is told of a document in this state: whether it is announced, whether what it waits for is there, whether
+    /// What is told of a document in this state: whether it is announced, whether what it waits for is there, why
     /// it was given up.
     #[must_use]
-    pub fn outcome(self, announced: bool, goes_on: bool, given_up: bool) -> Outcome {
+    pub fn outcome(self, announced: bool, goes_on: bool, code: Option<&str>) -> Outcome {
         match self {
             Self::Superseded => Outcome::Superseded,
             Self::Parked if goes_on => Outcome::InFlight,
             Self::Waiting | Self::Parked => Outcome::Waiting,
             Self::Loaded | Self::Routed if announced => Outcome::Completed,
-            Self::Loaded | Self::Routed if given_up => Outcome::Refused,
+            Self::Loaded | Self::Routed if code == Some(DROPPED) => Outcome::Ignored,
+            Self::Loaded | Self::Routed if code.is_some() => Outcome::Refused,
             Self::Refused if announced => Outcome::Refused,
             Self::Ready | Self::Loaded | Self::Routed | Self::Refused => Outcome::InFlight,
             Self::Removed => Outcome::Removed,
@@ -255,7 +259,7 @@ impl Row {
     /// waits for is there.
     #[must_use]
     pub fn outcome(&self, goes_on: bool) -> Outcome {
-        self.state.outcome(self.announced.is_some(), goes_on, self.code.is_some())
+        self.state.outcome(self.announced.is_some(), goes_on, self.code.as_deref())
     }
 
     /// What is told of it: `outcome`, and that it was last touched at `since`.

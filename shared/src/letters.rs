@@ -94,6 +94,13 @@ pub struct Archived {
     pub attributes: BTreeMap<String, String>,
 }
 
+impl Archived {
+    fn of(delivery: &Delivery) -> Self {
+        let (message, body, attributes) = (delivery.id.clone(), delivery.body.clone(), delivery.attributes.clone());
+        Self { message, body, attributes }
+    }
+}
+
 /// Letters in the work bucket.
 #[derive(Clone)]
 pub struct Archive {
@@ -111,14 +118,12 @@ impl Archive {
     ///
     /// # Errors
     /// [`ObjectsError`].
-    pub async fn keep(&self, stage: &str, delivery: &Delivery, letter: &Letter) -> Result<(), ObjectsError> {
+    pub async fn keep(&self, stage: &str, archived: Archived, letter: &Letter) -> Result<(), ObjectsError> {
         let is_plain = |id: &&str| !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         let event = letter.event.as_ref().map(|event| event.0.as_str()).filter(is_plain);
-        let hash = EventId::of_bytes(&delivery.body, letter.code.as_str(), letter.redrive);
-        let key = format!("{}{}-{hash}.json", folder(stage), event.unwrap_or(&delivery.id));
+        let hash = EventId::of_bytes(&archived.body, letter.code.as_str(), letter.redrive);
+        let key = format!("{}{}-{hash}.json", folder(stage), event.unwrap_or(&archived.message));
         let object = ObjectRef::new(&self.work_bucket, key);
-        let (message, body, attributes) = (delivery.id.clone(), delivery.body.clone(), delivery.attributes.clone());
-        let archived = Archived { message, body, attributes };
         let text = serde_json::to_vec(&archived).expect("a letter has string keys only");
         self.objects.put(&object, Bytes::from(text), &Properties::of_type("application/json"), Over::Anything).await?;
         Ok(())
@@ -201,7 +206,9 @@ impl Letters<'_> {
                         Some(letter) if letter.time.is_none_or(is_old) => {
                             let done = match self.dry_run {
                                 true => Ok(false),
-                                false => self.archive.keep(self.stage, &delivery, letter).await.map(|()| true),
+                                false => {
+                                    self.archive.keep(self.stage, Archived::of(&delivery), letter).await.map(|()| true)
+                                }
                             };
                             (&mut kept.archived, done.map_err(|error| error.to_string()))
                         }
@@ -245,7 +252,7 @@ impl Letters<'_> {
         let (mut letters, mut reports) = (Vec::new(), Vec::new());
         if read.is_empty() {
             let (letter, report) = facts.of_unreadable(&delivery.body, refusal.clone(), redrive);
-            letters.push(outgoing(delivery.body.clone(), &letter, self.stage));
+            letters.push((outgoing(delivery.body.clone(), &letter, self.stage), letter));
             reports.push(message(&report, self.stage));
         }
         for one in read.drain(..) {
@@ -263,12 +270,31 @@ impl Letters<'_> {
                 }
             };
             info!(stage = self.stage, object = letter.object, "a message that SQS gave up has a reason now");
-            letters.push(outgoing(body, &letter, self.stage));
+            letters.push((outgoing(body, &letter, self.stage), letter));
             reports.extend(report.map(|report| message(&report, self.stage)));
         }
-        for (queue, messages) in [(self.dead, letters), (self.notify, reports)] {
-            for sent in queue.send(messages).await {
-                sent.map_err(|error| error.to_string())?;
+        self.write(letters, &delivery.id).await?;
+        for sent in self.notify.send(reports).await {
+            sent.map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Writes letters to their queue; what is too large for it with its attributes, to the archive.
+    async fn write(&self, letters: Vec<(Outgoing, Letter)>, message: &str) -> Result<(), String> {
+        let sent = self.dead.send(letters.iter().map(|(message, _)| message.clone()).collect()).await;
+        for ((outgoing, letter), sent) in letters.into_iter().zip(sent) {
+            match sent {
+                Err(QueueError::Refused(_)) => {
+                    let Outgoing { body, attributes, .. } = outgoing;
+                    let kept = self.archive.keep(
+                        self.stage,
+                        Archived { message: message.to_owned(), body, attributes },
+                        &letter,
+                    );
+                    kept.await.map_err(|error| error.to_string())?;
+                }
+                sent => sent.map_err(|error| error.to_string())?,
             }
         }
         Ok(())
@@ -332,6 +358,7 @@ impl Facts<'_> {
             sequencer: None,
             event_time: Timestamp::UNIX_EPOCH,
             member: None,
+            members: None,
         };
         let (code, reason) = (refusal.code.clone(), refusal.reason.clone());
         let refused = report::Refused { cause, stage: self.stage.to_owned(), refusal };
@@ -369,6 +396,7 @@ mod tests {
 
     use super::*;
     use crate::memory::{MemoryObjects, MemoryQueue};
+    use crate::queue::BATCH_BYTES_MAX;
 
     struct World {
         dead: MemoryQueue,
@@ -441,6 +469,22 @@ mod tests {
             world.dead.messages().iter().map(|one| Letter::from_attributes(&one.attributes).unwrap()).collect();
         assert!(letters.iter().all(|letter| letter.redrive == 2 && letter.event.is_some()), "{letters:?}");
         assert_eq!(world.notify.messages().len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_too_large_with_its_reason_is_archived_at_once() {
+        let world = world();
+        let body = "x".repeat(BATCH_BYTES_MAX - 10);
+        world.dead.push(&body, BTreeMap::new());
+
+        assert_eq!(world.keep("2024-05-18T00:00:00Z", false).await, Kept { adopted: 1, ..Kept::default() });
+
+        assert!(world.dead.messages().is_empty());
+        let kept = world.archive.objects.list("work", &folder("validate"), 1000).await.unwrap();
+        let archived = world.archive.read(&kept[0]).await.unwrap().unwrap();
+        let letter = Letter::from_attributes(&archived.attributes).unwrap();
+        assert_eq!((archived.body, letter.code), (body, codes::GAVE_UP));
+        assert_eq!(world.notify.messages().len(), 1, "it is announced");
     }
 
     #[tokio::test(start_paused = true)]

@@ -81,6 +81,7 @@ mod tests {
             sequencer: Some(Sequencer::try_from(sequencer.to_owned()).unwrap()),
             event_time: Timestamp::UNIX_EPOCH,
             member: None,
+            members: None,
         };
         Status::new(cause, "sbn", outcome)
     }

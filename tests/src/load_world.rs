@@ -295,6 +295,7 @@ pub fn cause(key: &str, change: Change, second: i64) -> Cause {
         sequencer: Sequencer::try_from(format!("{second:X}")).ok(),
         event_time: Timestamp::from_second(1_700_000_000 + second).expect("it is in range"),
         member: None,
+        members: None,
     }
 }
 

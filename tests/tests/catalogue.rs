@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use landfall_events::report::{Ignored, Report};
 use landfall_events::routed::{CollectionReleased, CollectionRouted, ItemRouted, ObjectRemoved, RoutedObject};
+use landfall_events::status::Outcome;
 use landfall_events::{Cause, Change, Document, Envelope, Event, ObjectRef, Refusal, Routed, Sequencer, codes, report};
 use landfall_shared::catalogue::{Catalogue, Content, Load, PostgresCatalogue, Row, RowFilter};
 use landfall_shared::memory::MemoryCatalogue;
@@ -40,6 +41,7 @@ impl Dice {
             sequencer: Sequencer::try_from(format!("{number:X}")).ok(),
             event_time: Timestamp::from_second(1_700_000_000 + i64::from(number)).expect("it is in range"),
             member: None,
+            members: None,
         }
     }
 
@@ -198,4 +200,91 @@ async fn postgres_and_memory_decide_the_same() {
     for seed in 0..seeds {
         history(seed, &postgres, &database).await;
     }
+}
+
+/// A change of the key `k`, by its number.
+fn change(number: u32) -> Cause {
+    let object = ObjectRef::new("landing", "k");
+    let sequencer = Sequencer::try_from(format!("{number:X}")).ok();
+    Cause { object, sequencer, etag: Some(format!("e{number}")), ..Dice(StdRng::seed_from_u64(1)).cause("k") }
+}
+
+fn refused(cause: Cause) -> Envelope<Report> {
+    let refusal = Refusal::new(codes::STAC_SCHEMA, "no good");
+    Envelope::new(report::Refused { cause, stage: "validate".into(), refusal }.into(), "p", 0)
+}
+
+#[tokio::test]
+async fn a_file_is_told_of_when_all_its_members_are() {
+    let database = Database::start().await.unwrap();
+    let postgres = PostgresCatalogue::new(&database.url, 2).unwrap();
+    let (file, name) = (change(1), ("k".to_owned(), "e1".to_owned()));
+    for (member, in_part) in [(1, true), (3, true), (3, true), (2, false)] {
+        postgres.record(&[refused(file.of_member(member, 3))], None).await.unwrap();
+        let known = postgres.known("landing", &["k", "other"]).await.unwrap();
+        assert_eq!(known.len(), 1);
+        assert_eq!(known[&name].is_in_part(), in_part, "{known:?}");
+    }
+    // A document that is no file of members is told of by its one row.
+    postgres.record(&[refused(change(2))], None).await.unwrap();
+    let known = postgres.known("landing", &["k"]).await.unwrap();
+    assert!(!known[&("k".to_owned(), "e2".to_owned())].is_in_part(), "{known:?}");
+}
+
+#[tokio::test]
+async fn a_refusal_is_overtaken_by_a_later_change_or_a_later_end_and_by_nothing_else() {
+    let database = Database::start().await.unwrap();
+    let postgres = PostgresCatalogue::new(&database.url, 2).unwrap();
+    let letters = [refused(change(2)), refused(change(2).of_member(1, 2)), refused(change(2).of_member(2, 2))];
+    let overtaken = async || {
+        let asked: Vec<_> = letters.iter().map(|report| (&report.id, report.event.cause(), 0)).collect();
+        postgres.overtaken(&asked).await.unwrap()
+    };
+    assert_eq!(overtaken().await, [false, false, false], "notify has not come to them");
+    postgres.record(&letters[..2], None).await.unwrap();
+    assert_eq!(overtaken().await, [false, false, false]);
+    // An older change that is told late, and another member's end.
+    postgres.record(&[refused(change(1))], None).await.unwrap();
+    assert_eq!(overtaken().await, [false, false, false]);
+    let again = letters[1].clone().redriven(1);
+    postgres.record(&[again], None).await.unwrap();
+    assert_eq!(overtaken().await, [false, true, false], "it was redriven, and refused again");
+    postgres.record(&[refused(change(3))], None).await.unwrap();
+    assert_eq!(overtaken().await, [true, true, true]);
+    // What holds a quote or nothing at all is asked about like the rest.
+    let object = ObjectRef::new("landing", "it's \u{0} %_");
+    let odd = refused(Cause { object, sequencer: None, ..change(1) });
+    assert_eq!(postgres.overtaken(&[(&odd.id, odd.event.cause(), 7)]).await.unwrap(), [false]);
+    assert_eq!(postgres.overtaken(&[]).await.unwrap(), Vec::<bool>::new());
+}
+
+#[tokio::test]
+async fn what_is_dropped_is_over_and_what_the_catalogue_holds_stays_there() {
+    let database = Database::start().await.unwrap();
+    let postgres = PostgresCatalogue::new(&database.url, 2).unwrap();
+    let other = Cause { object: ObjectRef::new("landing", "data"), ..change(1) };
+    let stored = RoutedObject { object: ObjectRef::new("archive", "x"), size: 1, etag: None, storage_class: None };
+    let routed = report::ObjectRouted { cause: other.clone(), destination: stored };
+    let routed: Envelope<Report> = Envelope::new(routed.into(), "p", 0);
+    let refusal = refused(change(1));
+    postgres.record(&[refusal.clone(), routed.clone()], None).await.unwrap();
+    assert_eq!(postgres.dropped(&[routed.id.clone()]).await.unwrap(), [], "it was not given up");
+    // Notify has not found it in time.
+    let not_found = Refusal::new(codes::NOTIFY_NOT_FOUND, "not there");
+    let not_found = report::Refused { cause: other, stage: "notify".into(), refusal: not_found };
+    postgres.record(&[Envelope::new(not_found.into(), "p", 0)], None).await.unwrap();
+
+    let dropped = postgres.dropped(&[refusal.id.clone(), routed.id.clone()]).await.unwrap();
+
+    let mut told: Vec<_> = dropped.iter().map(|row| (row.state.as_str(), row.outcome(false))).collect();
+    told.sort();
+    assert_eq!(told, [("ignored", Outcome::Ignored), ("routed", Outcome::Ignored)]);
+    let reason = "an operator has dropped it; it was refused: notify.not-found: not there";
+    assert!(dropped.iter().any(|row| row.reason.as_deref() == Some(reason)), "{dropped:?}");
+    let counts = postgres.counts(&RowFilter::default()).await.unwrap();
+    assert_eq!(
+        counts.iter().map(|one| (one.outcome, one.rows)).collect::<BTreeSet<_>>(),
+        [(Outcome::Ignored, 1)].into()
+    );
+    assert_eq!(postgres.dropped(&[refusal.id, routed.id]).await.unwrap(), [], "once");
 }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use landfall_events::status::{Outcome, Passed, Status as Line};
 use landfall_events::{Cause, Change, ObjectRef};
 use landfall_shared::aws::{self, S3Objects};
-use landfall_shared::catalogue::{LedgerRow, PostgresCatalogue, RowFilter, State};
+use landfall_shared::catalogue::{LedgerRow, PostgresCatalogue, RowFilter, State, Told};
 use landfall_shared::objects::{Objects, ObjectsError};
 use landfall_shared::statuses::BYTES_MAX;
 
@@ -31,8 +31,11 @@ pub(super) struct Source {
 
 enum Of {
     Operator(PostgresCatalogue),
-    Provider { name: String, work: String },
+    Provider { name: String, work: String, read: Read },
 }
+
+/// What was read before, by key, with the etag that it had: a look that is repeated reads what is new.
+type Read = HashMap<String, (String, Option<Line>)>;
 
 impl Source {
     /// Finds who is to be asked.
@@ -43,14 +46,15 @@ impl Source {
         if let (Some(name), Some(landing), Some(work)) =
             (&status.as_provider, &status.landing_bucket, &status.work_bucket)
         {
-            let of = Of::Provider { name: name.clone(), work: work.clone() };
+            let of = Of::Provider { name: name.clone(), work: work.clone(), read: Read::new() };
             return Ok(Self { s3: aws::s3(&aws::sdk_config().await), landing: landing.clone(), of });
         }
         let connected = place.connect().await?;
         let landing = connected.deployment.output("LandingBucket")?.to_owned();
         let of = match &status.as_provider {
             Some(name) => {
-                Of::Provider { name: name.clone(), work: connected.deployment.output("WorkBucket")?.to_owned() }
+                let work = connected.deployment.output("WorkBucket")?.to_owned();
+                Of::Provider { name: name.clone(), work, read: Read::new() }
             }
             None => Of::Operator(connected.catalogue()?),
         };
@@ -62,107 +66,191 @@ impl Source {
     ///
     /// # Errors
     /// Where the ledger or a bucket cannot be asked.
-    pub(super) async fn ask(&self, status: &Status) -> anyhow::Result<Answer> {
-        match &self.of {
-            Of::Operator(catalogue) => self.ask_ledger(status, catalogue).await,
-            Of::Provider { name, work } => self.ask_statuses(status, name, work).await,
+    pub(super) async fn ask(&mut self, status: &Status) -> anyhow::Result<Answer> {
+        let landing = &Landing { s3: &self.s3, bucket: &self.landing };
+        match &mut self.of {
+            Of::Operator(catalogue) => ask_ledger(status, landing, catalogue).await,
+            Of::Provider { name, work, read } => ask_statuses(status, landing, name, work, read).await,
         }
     }
+}
 
-    async fn ask_ledger(&self, status: &Status, catalogue: &PostgresCatalogue) -> anyhow::Result<Answer> {
-        let filter = RowFilter {
-            bucket: None,
-            prefix: status.prefix().map(str::to_owned),
-            collection: status.collection.clone(),
-            item: status.item.clone(),
-            event: status.event.clone(),
-            since: status.since,
-            provider: status.provider.clone(),
-        };
-        let mut flying = Vec::new();
-        if !status.is_of_settled() {
-            let provider = status.provider.as_deref().unwrap_or_default();
-            let mut pages = self.landed(status, provider).into_paginator().send();
-            while let Some(page) = pages.next().await {
-                let page = page?;
-                let lines = page.contents().iter().filter_map(|object| self.in_flight(object, provider));
-                let lines = lines.filter(|line| status.since.is_none_or(|since| line.since >= since));
-                flying.extend(unknown(catalogue, lines.collect()).await?);
-            }
+async fn ask_ledger(status: &Status, landing: &Landing<'_>, catalogue: &PostgresCatalogue) -> anyhow::Result<Answer> {
+    let filter = RowFilter {
+        bucket: None,
+        prefix: status.prefix().map(str::to_owned),
+        collection: status.collection.clone(),
+        item: status.item.clone(),
+        event: status.event.clone(),
+        since: status.since,
+        provider: status.provider.clone(),
+    };
+    let mut flying = Vec::new();
+    if !status.is_of_settled() {
+        let provider = status.provider.as_deref().unwrap_or_default();
+        let mut pages = landing.listed(status, provider).into_paginator().send();
+        while let Some(page) = pages.next().await {
+            let page = page?;
+            let lines = page.contents().iter().filter_map(|object| landing.in_flight(object, provider));
+            let lines = lines.filter(|line| status.since.is_none_or(|since| line.since >= since));
+            flying.extend(in_flight(catalogue, lines.collect()).await?);
         }
-        if status.delivery.is_some() {
-            let counts = catalogue.counts(&filter).await?;
-            let flying = unknown(catalogue, flying).await?.len() as u64;
-            let flying = (flying > 0).then_some((Outcome::InFlight, None, flying));
-            return Ok(Answer::of(counts.into_iter().map(|one| (one.outcome, one.code, one.rows)).chain(flying)));
-        }
-        let rows = catalogue.rows(&filter, status.most).await?;
-        let flying = unknown(catalogue, flying).await?;
-        Ok(Answer::of_lines(rows.iter().map(line).chain(flying).collect()))
     }
+    let rows = if status.delivery.is_some() { Vec::new() } else { catalogue.rows(&filter, status.most).await? };
+    let is_whole = status.delivery.is_none() && i64::try_from(rows.len()).is_ok_and(|rows| rows < status.most);
+    let counts = if is_whole { Vec::new() } else { catalogue.counts(&filter).await? };
+    let flying = in_flight(catalogue, flying).await?;
+    if is_whole {
+        return Ok(Answer::of_lines(rows.iter().map(line).chain(flying).collect()));
+    }
+    let in_flight = (!flying.is_empty()).then_some((Outcome::InFlight, None, flying.len() as u64));
+    let counts = counts.into_iter().map(|one| (one.outcome, one.code, one.rows)).chain(in_flight);
+    let answer = Answer::of(counts);
+    if status.delivery.is_some() {
+        return Ok(answer);
+    }
+    Ok(answer.with(rows.iter().map(line).chain(flying).collect()))
+}
 
-    /// The same from S3 alone: a landed object of whose content nothing is written is in flight.
-    async fn ask_statuses(&self, status: &Status, provider: &str, work: &str) -> anyhow::Result<Answer> {
-        let mut flying: HashMap<String, Line> = HashMap::new();
-        if !status.is_of_settled() {
-            let mut pages = self.landed(status, provider).into_paginator().send();
-            while let Some(page) = pages.next().await {
-                let page = page?;
-                let lines = page.contents().iter().filter_map(|object| self.in_flight(object, provider));
-                flying.extend(lines.map(|line| (line.cause.object.key.clone(), line)));
-            }
+/// The same from S3 alone: a landed object of whose content nothing is written is in flight.
+async fn ask_statuses(
+    status: &Status,
+    landing: &Landing<'_>,
+    provider: &str,
+    work: &str,
+    read_before: &mut Read,
+) -> anyhow::Result<Answer> {
+    let mut flying: HashMap<String, Line> = HashMap::new();
+    if !status.is_of_settled() {
+        let mut pages = landing.listed(status, provider).into_paginator().send();
+        while let Some(page) = pages.next().await {
+            let page = page?;
+            let lines = page.contents().iter().filter_map(|object| landing.in_flight(object, provider));
+            flying.extend(lines.map(|line| (line.cause.object.key.clone(), line)));
         }
-        let objects = S3Objects::new(self.s3.clone());
-        let (prefix, bucket) = (status.prefix().unwrap_or_default(), &self.landing);
-        let roots = [
-            format!("{}{prefix}", Line::objects_of(provider, bucket)),
-            format!("{}{prefix}", Line::members_of(provider, bucket)),
-            Line::long_of(provider, bucket),
-        ];
-        let (mut lines, mut counts) = (Vec::new(), Vec::new());
-        let most = usize::try_from(status.most).unwrap_or(usize::MAX);
-        for root in roots {
-            let mut pages = self.s3.list_objects_v2().bucket(work).prefix(root).into_paginator().send();
-            while let Some(page) = pages.next().await {
-                let page = page?;
-                let keys = page.contents().iter().filter_map(|object| object.key());
-                let reads: Vec<_> = keys.map(|key| read(&objects, ObjectRef::new(work, key))).collect();
-                let read: Vec<_> = futures::stream::iter(reads).buffered(CONCURRENCY).try_collect().await?;
-                for line in read.into_iter().flatten() {
-                    let (key, etag) = (&line.cause.object.key, &line.cause.etag);
-                    if flying.get(key).is_some_and(|flying| flying.cause.etag == *etag) {
-                        flying.remove(key);
+    }
+    let objects = S3Objects::new(landing.s3.clone());
+    let (prefix, bucket) = (status.prefix().unwrap_or_default(), landing.bucket);
+    let roots = [
+        format!("{}{prefix}", Line::objects_of(provider, bucket)),
+        format!("{}{prefix}", Line::members_of(provider, bucket)),
+        Line::long_of(provider, bucket),
+    ];
+    let mut read_now = Read::new();
+    for root in roots {
+        let mut pages = landing.s3.list_objects_v2().bucket(work).prefix(root).into_paginator().send();
+        while let Some(page) = pages.next().await {
+            let page = page?;
+            let mut reads = Vec::new();
+            for object in page.contents() {
+                let (Some(key), Some(etag)) = (object.key(), object.e_tag()) else { continue };
+                match read_before.remove(key) {
+                    Some(before) if before.0 == etag => {
+                        read_now.insert(key.to_owned(), before);
                     }
-                    if !is_meant(&line, status) {
-                        continue;
-                    }
-                    if status.delivery.is_some() {
-                        counts.push((line.outcome, line.code, 1));
-                    } else if lines.len() < most {
-                        lines.push(line);
-                    }
+                    _ => reads.push((key, etag)),
                 }
             }
+            let reads = reads.into_iter().map(async |(key, etag)| {
+                let line = read(&objects, ObjectRef::new(work, key)).await?;
+                anyhow::Ok((key.to_owned(), (etag.to_owned(), line)))
+            });
+            let read: Vec<_> = futures::stream::iter(reads).buffer_unordered(CONCURRENCY).try_collect().await?;
+            read_now.extend(read);
         }
-        let flying = flying.into_values().filter(|line| is_meant(line, status));
-        if status.delivery.is_some() {
-            return Ok(Answer::of(counts.into_iter().chain(flying.map(|line| (line.outcome, None, 1)))));
+    }
+    *read_before = read_now;
+    let lines: Vec<&Line> = read_before.values().filter_map(|(_, line)| line.as_ref()).collect();
+    let newest = Newest::of(&lines);
+    let flying = flying.into_values().filter_map(|line| newest.still_in_flight(line));
+    let flying: Vec<Line> = flying.filter(|line| is_meant(line, status)).collect();
+    let lines = lines.into_iter().filter(|line| is_meant(line, status)).map(|line| (newest.outcome(line), line));
+    let mut lines: Vec<(Outcome, &Line)> = lines.collect();
+    let counts = lines.iter().map(|(outcome, line)| (*outcome, line.code.clone(), 1));
+    let answer = Answer::of(counts.chain(flying.iter().map(|line| (line.outcome, None, 1))));
+    if status.delivery.is_some() {
+        return Ok(answer);
+    }
+    lines.sort_by(|a, b| b.1.since.cmp(&a.1.since));
+    lines.truncate(usize::try_from(status.most).unwrap_or(usize::MAX));
+    let told = lines.into_iter().map(|(outcome, line)| Line { outcome, ..line.clone() });
+    Ok(answer.with(told.chain(flying).collect()))
+}
+
+/// The newest change that is told of each key: what is told of an older one is over.
+struct Newest<'l> {
+    of_key: HashMap<&'l str, &'l Line>,
+    /// How many members of each content have their end, and of how many.
+    members: HashMap<(&'l str, Option<&'l str>), Told>,
+}
+
+impl<'l> Newest<'l> {
+    fn of(lines: &[&'l Line]) -> Self {
+        let (mut of_key, mut members): (HashMap<&str, &Line>, HashMap<_, Told>) = (HashMap::new(), HashMap::new());
+        for line in lines {
+            let newest = of_key.entry(&*line.cause.object.key).or_insert(line);
+            if order(line, newest).is_gt() {
+                *newest = line;
+            }
+            let told = members.entry((&*line.cause.object.key, line.cause.etag.as_deref())).or_default();
+            told.members = told.members.max(line.cause.members);
+            told.settled += u32::from(line.cause.member.is_some());
         }
-        Ok(Answer::of_lines(lines.into_iter().chain(flying).collect()))
+        Self { of_key, members }
     }
 
+    /// What has become of what a line tells.
+    fn outcome(&self, line: &Line) -> Outcome {
+        let newest = self.of_key[&*line.cause.object.key];
+        match (order(line, newest).is_lt(), newest.cause.change) {
+            (true, Change::Removed) => Outcome::Removed,
+            (true, Change::Created) => Outcome::Superseded,
+            (false, _) => line.outcome,
+        }
+    }
+
+    /// The line of what lies in landing, where its end is not told.
+    fn still_in_flight(&self, line: Line) -> Option<Line> {
+        let told = self.members.get(&(&*line.cause.object.key, line.cause.etag.as_deref()));
+        in_part(told.copied().as_ref(), line)
+    }
+}
+
+fn order(one: &Line, other: &Line) -> std::cmp::Ordering {
+    one.cause.position(0).cmp_change(&other.cause.position(0))
+}
+
+/// A landed object as it is told where nothing of it is known, or not of all its members.
+fn in_part(told: Option<&Told>, mut line: Line) -> Option<Line> {
+    match told {
+        Some(told) if !told.is_in_part() => return None,
+        Some(Told { members: Some(members), settled }) => {
+            line.reason = Some(format!("{settled} of its {members} members are told of"));
+        }
+        _ => {}
+    }
+    Some(line)
+}
+
+/// Where files land.
+struct Landing<'s> {
+    s3: &'s aws_sdk_s3::Client,
+    bucket: &'s str,
+}
+
+impl Landing<'_> {
     /// The listing of what is asked for in landing.
-    fn landed(&self, status: &Status, provider: &str) -> ListObjectsV2FluentBuilder {
-        let own = (!provider.is_empty()).then(|| format!("{provider}/"));
+    fn listed(&self, status: &Status, provider: &str) -> ListObjectsV2FluentBuilder {
+        let own = (!provider.is_empty() && !status.own_bucket).then(|| format!("{provider}/"));
         let prefix = status.prefix().map(str::to_owned).or(own);
-        self.s3.list_objects_v2().bucket(&self.landing).set_prefix(prefix)
+        self.s3.list_objects_v2().bucket(self.bucket).set_prefix(prefix)
     }
 
     /// A landed object as it is told as long as nothing else is known of it.
     fn in_flight(&self, object: &Object, provider: &str) -> Option<Line> {
         let modified = object.last_modified()?;
         let cause = Cause {
-            object: ObjectRef::new(&self.landing, object.key()?),
+            object: ObjectRef::new(self.bucket, object.key()?),
             change: Change::Created,
             version_id: None,
             etag: Some(object.e_tag().unwrap_or_default().trim_matches('"').to_owned()),
@@ -170,13 +258,14 @@ impl Source {
             sequencer: None,
             event_time: Timestamp::from_second(modified.secs()).unwrap_or_default(),
             member: None,
+            members: None,
         };
         Some(Line::new(cause, provider, Outcome::InFlight))
     }
 }
 
-/// Of landed objects, those of whose content the ledger has nothing.
-async fn unknown(catalogue: &PostgresCatalogue, lines: Vec<Line>) -> anyhow::Result<Vec<Line>> {
+/// Of landed objects, those of whose content the ledger does not have all.
+async fn in_flight(catalogue: &PostgresCatalogue, lines: Vec<Line>) -> anyhow::Result<Vec<Line>> {
     let mut left = Vec::with_capacity(lines.len());
     let mut lines = lines.into_iter().peekable();
     while let Some(first) = lines.peek() {
@@ -185,7 +274,7 @@ async fn unknown(catalogue: &PostgresCatalogue, lines: Vec<Line>) -> anyhow::Res
         let keys: Vec<&str> = some.iter().map(|line| line.cause.object.key.as_str()).collect();
         let known = catalogue.known(&bucket, &keys).await?;
         let place = |line: &Line| (line.cause.object.key.clone(), line.cause.etag.clone().unwrap_or_default());
-        left.extend(some.into_iter().filter(|line| !known.contains(&place(line))));
+        left.extend(some.into_iter().filter_map(|line| in_part(known.get(&place(&line)), line)));
     }
     Ok(left)
 }

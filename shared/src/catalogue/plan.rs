@@ -404,7 +404,7 @@ fn self_order(row: &Row, cause: &Cause) -> Ordering {
 
 /// The id of the report that an item went with its object: one removal can take several items along.
 pub(super) fn deletion_id(cause: &Cause, collection: &str, item: &str, redrive: u32) -> EventId {
-    let whole = Cause { member: None, ..cause.clone() };
+    let whole = cause.of_object();
     EventId::of(&whole, &format!("{ITEM_LOADED} {} {collection}/{item}", collection.len()), redrive)
 }
 
@@ -425,9 +425,20 @@ pub(crate) fn record(view: &mut View, reports: &[Envelope<Report>], released_by:
                 && self_order(row, cause).is_eq()
         };
         let row = at_subject.or_else(|| view.rows.values().find(is_of_change)).cloned();
-        Recorded { standing, row }
+        Recorded { standing, row: row.or_else(|| removed_file(view, report)) }
     };
     reports.iter().map(one).collect()
+}
+
+/// What is told of a removed file whose members have the rows: the file itself has none.
+fn removed_file(view: &View, report: &Envelope<Report>) -> Option<Row> {
+    let Report::Ignored(ignored) = &report.event else { return None };
+    if ignored.rule != REMOVED || view.is_stale(&ignored.cause) {
+        return None;
+    }
+    let mut row = Row::new(report, Subject::Object { member: None }, State::Removed, report.id.clone());
+    row.code = Some(ignored.rule.clone());
+    Some(row)
 }
 
 /// The ledger row that a report is about.
@@ -592,6 +603,7 @@ mod tests {
             sequencer: Some(Sequencer::try_from(sequencer.to_owned()).unwrap()),
             event_time: format!("2024-01-01T00:00:{second:02}Z").parse().unwrap(),
             member: None,
+            members: None,
         }
     }
 
@@ -850,6 +862,33 @@ mod tests {
     }
 
     #[test]
+    fn a_removed_file_is_told_of_where_its_members_have_the_rows() {
+        let mut view = with_collection();
+        let file = cause("k", "1", 1);
+        check(
+            &mut view,
+            &[item("i", file.of_member(1, 1)), item("i", cause("other", "1", 0))],
+            &[CREATED, Applied::Superseded],
+        );
+        let gone = Cause { change: Change::Removed, etag: None, ..cause("k", "2", 2) };
+        check(&mut view, &[self::removed(cause("k", "2", 2))], &[Applied::Removed]);
+        let ignored = landfall_events::report::Ignored { cause: gone.clone(), rule: REMOVED.into() };
+        let report: Envelope<Report> = Envelope::new(ignored.into(), "p", 0);
+
+        let recorded = record(&mut view, std::slice::from_ref(&report), None).remove(0);
+
+        let row = recorded.row.unwrap();
+        assert_eq!((row.state, row.cause, recorded.standing), (State::Removed, gone, Standing::Superseded));
+        // Where it has landed again since, the removal is not what is told.
+        check(
+            &mut view,
+            &[item("i", cause("k", "3", 3).of_member(1, 1))],
+            &[Applied::Loaded { effect: Effect::Replaced, release: false }],
+        );
+        assert_eq!(record(&mut view, &[report], None).remove(0).row, None);
+    }
+
+    #[test]
     fn a_foreign_providers_document_stands_in_nobodys_way() {
         let mut view = View::default();
         let parked = Applied::Parked { until: until(), collection: "c".into() };
@@ -864,7 +903,7 @@ mod tests {
     fn a_repeated_id_in_one_file_is_said_and_does_not_hide_the_first() {
         let mut view = with_collection();
         let file = cause("k", "1", 1);
-        let (first, second) = (item("i", file.of_member(1)), item("i", file.of_member(3)));
+        let (first, second) = (item("i", file.of_member(1, 3)), item("i", file.of_member(3, 3)));
         let repeated = Applied::Repeated { member: Some(1) };
         check(&mut view, &[first.clone(), second.clone()], &[CREATED, repeated.clone()]);
         check(&mut view, &[second, first], &[repeated, CREATED]);
@@ -924,9 +963,9 @@ mod tests {
     #[test]
     fn a_member_that_waits_is_kept_when_another_of_the_same_id_is_refused() {
         let mut view = View::default();
-        let first = cause("k", "1", 1).of_member(1);
+        let first = cause("k", "1", 1).of_member(1, 3);
         check(&mut view, &[item("i", first)], &[Applied::Parked { until: until(), collection: "c".into() }]);
-        let third = refused_item(cause("k", "1", 1).of_member(3));
+        let third = refused_item(cause("k", "1", 1).of_member(3, 3));
         assert_eq!(record_all(&mut view, &[third]), [Standing::Current]);
         assert_eq!(states(&view), [State::Parked, State::Refused]);
         assert!(view.rows.values().any(|row| row.parked.is_some()));

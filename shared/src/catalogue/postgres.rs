@@ -33,7 +33,7 @@ use ledger::read_row;
 
 pub use fault::Reaction;
 pub use maintenance::{Due, Extents, Health, Maintained};
-pub use reconciliation::AssetHref;
+pub use reconciliation::{AssetHref, Told};
 use session::Sessions;
 pub use session::{Access, Password};
 
@@ -223,17 +223,16 @@ impl PostgresCatalogue {
     pub async fn counts(&self, filter: &RowFilter) -> Result<Vec<Count>, CatalogueError> {
         let what = format!(
             "l.state, l.announced is not null as announced, {OUTDATED} as outdated, {GOES_ON} as goes_on,
-            l.code is not null as given_up,
             case when l.state in ('refused', 'ignored') or l.announced is null then l.code end as code,
             count(*) as rows"
         );
-        let rows = self.asked(filter, &what, "group by 1, 2, 3, 4, 5, 6").await?;
+        let rows = self.asked(filter, &what, "group by 1, 2, 3, 4, 5").await?;
         let read = |sql: &SqlRow| {
             let state = State::read(sql.get("state"))?;
             let outcome = if sql.get("outdated") {
                 Outcome::Superseded
             } else {
-                state.outcome(sql.get("announced"), sql.get("goes_on"), sql.get("given_up"))
+                state.outcome(sql.get("announced"), sql.get("goes_on"), sql.get("code"))
             };
             let rows = u64::try_from(sql.get::<_, i64>("rows")).unwrap_or_default();
             Some(Count { outcome, code: sql.get("code"), rows })
@@ -298,35 +297,6 @@ fn after_prefix(prefix: &str) -> Option<String> {
         }
     }
     None
-}
-
-impl PostgresCatalogue {
-    /// Of the keys of a bucket, those that the ledger knows, each with the etags that it knows of it.
-    ///
-    /// # Errors
-    /// [`CatalogueError`].
-    pub async fn known(&self, bucket: &str, keys: &[&str]) -> Result<BTreeSet<(String, String)>, CatalogueError> {
-        let client = self.client().await?;
-        let sql = "select distinct key, coalesce(etag, '') from landfall.ledger where bucket = $1 and key = any($2)";
-        let rows = client.query(sql, &[&bucket, &keys]).await?;
-        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
-    }
-}
-
-impl PostgresCatalogue {
-    /// Records that the letters of these refusals were dropped: they are over, by an operator's decision.
-    ///
-    /// # Errors
-    /// [`CatalogueError`].
-    pub async fn dropped(&self, events: &[EventId]) -> Result<(), CatalogueError> {
-        let client = self.client().await?;
-        let ids: Vec<&str> = events.iter().map(|id| id.0.as_str()).collect();
-        let sql = "update landfall.ledger set state = 'ignored', code = 'dropped', updated = now(),
-                reason = 'an operator has dropped it; it was refused: ' || code || ': ' || coalesce(reason, '')
-            where event = any($1) and state = 'refused'";
-        client.execute(sql, &[&ids]).await?;
-        Ok(())
-    }
 }
 
 /// Which ledger rows are meant; everything that is given must hold.

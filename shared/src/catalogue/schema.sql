@@ -11,6 +11,7 @@ create table landfall.ledger (
     collection  text collate "C" not null default '',
     item        text collate "C" not null default '',
     member      integer not null default 0,    -- line or feature, from 1; 0 is the object itself
+    members     integer,                       -- how many the file has
     change      text collate "C" not null,     -- created, removed
     version_id  text collate "C",
     etag        text collate "C",

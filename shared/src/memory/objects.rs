@@ -199,6 +199,7 @@ fn cause_of(object: &ObjectRef, change: Change, number: u64, info: Option<&Objec
         sequencer: Sequencer::try_from(format!("{number:X}")).ok(),
         event_time: time_of(number),
         member: None,
+        members: None,
     }
 }
 

@@ -189,6 +189,7 @@ async fn copy(endpoint: &str, from: &str, to: &str) {
                 sequencer: None,
                 event_time: jiff::Timestamp::now(),
                 member: None,
+                members: None,
             };
             events.push(Envelope::new(Validated::from(ObjectAccepted { cause }), "sbn", 0));
         }

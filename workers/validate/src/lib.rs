@@ -250,8 +250,9 @@ impl Validate {
         }
         refusals::told_apart(&mut members);
         let mut done = Done::default();
+        let count = u32::try_from(members.len()).unwrap_or(u32::MAX);
         for (number, bytes, outlook) in members {
-            let cause = envelope.event.cause.of_member(number);
+            let cause = envelope.event.cause.of_member(number, count);
             match outlook {
                 Outlook::Document(kind, judgement) => {
                     let text = std::str::from_utf8(bytes).expect("a valid document is UTF-8");
@@ -397,7 +398,7 @@ mod tests {
         let done = outcome("p/metadata/items.ndjson", &format!("{line}\nnot json\n{line}\n")).await;
         assert_eq!(done.next.len(), 2);
         let member = done.refused[0].member.as_ref().unwrap();
-        assert_eq!(member.event.cause.member, Some(2));
+        assert_eq!((member.event.cause.member, member.event.cause.members), (Some(2), Some(3)));
         assert_ne!(done.next[0].id, done.next[1].id);
     }
 
@@ -415,7 +416,7 @@ mod tests {
         let line = ITEM.replace('\n', " ");
         let objects = MemoryObjects::new(Arc::default());
         let body = format!("{line}\nnot json\n");
-        let cause = objects.land(&ObjectRef::new("landing", "p/any/items.ndjson"), body).of_member(2);
+        let cause = objects.land(&ObjectRef::new("landing", "p/any/items.ndjson"), body).of_member(2, 3);
         let landings = Landings::new(&Config::default(), "landing").unwrap();
         let stage = Validate::with(Arc::new(objects), landings, "work", None);
         let envelope = Envelope::new(Landed { cause }, "p", 1);

@@ -27,7 +27,7 @@ fn owned(text: &str) -> String {
     storable(text).into_owned()
 }
 
-fn member_number(member: Option<u32>) -> i32 {
+pub(super) fn member_number(member: Option<u32>) -> i32 {
     member.map_or(0, |member| i32::try_from(member).unwrap_or(i32::MAX))
 }
 
@@ -193,6 +193,7 @@ pub(super) fn read_row(sql: &SqlRow) -> Option<Row> {
             sequencer: position.sequencer,
             event_time: position.event_time,
             member,
+            members: sql.get::<_, Option<i32>>("members").map(number),
         },
         subject,
         provider: sql.get("provider"),
@@ -235,6 +236,7 @@ fn columns<'r>(rows: &[&'r Row], now: Timestamp) -> Vec<(&'static str, &'static 
         ("collection", "text", text(rows, |row| Some(row.subject.collection().unwrap_or_default()))),
         ("item", "text", text(rows, |row| Some(row.subject.item().unwrap_or_default()))),
         ("member", "int4", all(rows, |row| member_number(row.cause.member))),
+        ("members", "int4", all(rows, |row| row.cause.members.map(number))),
         ("change", "text", text(rows, |row| Some(change(row.cause.change)))),
         ("version_id", "text", text(rows, |row| row.cause.version_id.as_deref())),
         ("etag", "text", text(rows, |row| row.cause.etag.as_deref())),

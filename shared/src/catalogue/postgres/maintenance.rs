@@ -17,10 +17,14 @@ use crate::catalogue::{CatalogueError, due_release};
 use crate::pgstac::Item;
 
 /// The steps of the schema, from the first: applied in order, each once.
-const MIGRATIONS: &[(i32, &str)] = &[(2, include_str!("../migration-2.sql")), (3, include_str!("../migration-3.sql"))];
+const MIGRATIONS: &[(i32, &str)] = &[
+    (2, include_str!("../migration-2.sql")),
+    (3, include_str!("../migration-3.sql")),
+    (4, include_str!("../migration-4.sql")),
+];
 
 /// The newest step, which `schema.sql` has from the start.
-const NEWEST: i32 = 3;
+const NEWEST: i32 = 4;
 
 /// How far before the last look changes are looked for again: a transaction's time is taken before it commits.
 const OVERLAP: SignedDuration = SignedDuration::from_secs(300);

@@ -1,12 +1,14 @@
 //! What the ledger and pgSTAC hold, page by page, for those who compare it with the buckets.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
+use landfall_events::{Cause, EventId, Sequencer};
 use tokio_postgres::Row as SqlRow;
 use tokio_postgres::types::ToSql;
 
-use super::super::CatalogueError;
-use super::ledger::read_row;
+use super::super::{CatalogueError, DROPPED, Row};
+use super::ledger::{member_number, read_row, storable};
 use super::{LedgerRow, PostgresCatalogue, RowFilter};
 
 /// Collection and id.
@@ -110,5 +112,95 @@ impl PostgresCatalogue {
                     and l.kind <> 'object' and l.state in ('loaded', 'ready'))
             order by i.id limit $3";
         Ok(client.query(sql, &[&collection, &after, &most]).await?.iter().map(|row| row.get(0)).collect())
+    }
+}
+
+impl PostgresCatalogue {
+    /// What the ledger knows of the content of these keys of a bucket, by key and etag.
+    ///
+    /// # Errors
+    /// [`CatalogueError`].
+    pub async fn known(&self, bucket: &str, keys: &[&str]) -> Result<BTreeMap<(String, String), Told>, CatalogueError> {
+        let client = self.client().await?;
+        // What an overwritten file has left says nothing of the file.
+        let sql = "select key, coalesce(etag, ''), max(members), count(distinct member) filter (where member > 0)
+            from landfall.ledger where bucket = $1 and key = any($2) and not (state = 'removed' and change = 'created')
+            group by 1, 2";
+        let rows = client.query(sql, &[&bucket, &keys]).await?;
+        let read = |row: &SqlRow| {
+            let members = row.get::<_, Option<i32>>(2).map(|members| u32::try_from(members).unwrap_or(0));
+            let told = Told { members, settled: u32::try_from(row.get::<_, i64>(3)).unwrap_or(u32::MAX) };
+            ((row.get(0), row.get(1)), told)
+        };
+        Ok(rows.iter().map(read).collect())
+    }
+
+    /// Says of each change that was refused whether something newer has made its refusal needless since: a later change
+    /// of its key, or a later end of the same one. `event` is the refusal's id.
+    ///
+    /// # Errors
+    /// [`CatalogueError`].
+    pub async fn overtaken(&self, refused: &[(&EventId, &Cause, u32)]) -> Result<Vec<bool>, CatalogueError> {
+        let client = self.client().await?;
+        let causes: Vec<&Cause> = refused.iter().map(|(_, cause, _)| *cause).collect();
+        let events: Vec<&str> = refused.iter().map(|(event, ..)| event.0.as_str()).collect();
+        let buckets: Vec<_> = causes.iter().map(|cause| storable(&cause.object.bucket)).collect();
+        let keys: Vec<_> = causes.iter().map(|cause| storable(&cause.object.key)).collect();
+        let members: Vec<i32> = causes.iter().map(|cause| member_number(cause.member)).collect();
+        let sequencers: Vec<_> = causes.iter().map(|cause| cause.sequencer.as_ref().map(Sequencer::padded)).collect();
+        let times: Vec<Timestamp> = causes.iter().map(|cause| cause.event_time).collect();
+        let redrives: Vec<i32> =
+            refused.iter().map(|(.., redrive)| i32::try_from(*redrive).unwrap_or(i32::MAX)).collect();
+        // Where its own row is gone, what came after it has written it over; or notify has not come to it.
+        let sql = "select exists (select from landfall.ledger m where m.bucket = r.bucket and m.key = r.key
+                    and coalesce(m.sequencer > r.sequencer, m.event_time > r.event_time))
+                or not exists (select from landfall.ledger m where m.event = r.event)
+                and exists (select from landfall.ledger m where m.bucket = r.bucket and m.key = r.key
+                    and m.member = r.member and coalesce(m.sequencer = r.sequencer, m.event_time = r.event_time)
+                    and (m.redrive > r.redrive or m.redrive = r.redrive
+                        and m.state in ('loaded', 'routed') and m.announced is not null))
+            from unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::text[], $6::timestamptz[], $7::int[])
+                with ordinality as r(event, bucket, key, member, sequencer, event_time, redrive, place) order by r.place";
+        let values: [&(dyn ToSql + Sync); 7] = [&events, &buckets, &keys, &members, &sequencers, &times, &redrives];
+        Ok(client.query(sql, &values).await?.iter().map(|row| row.get(0)).collect())
+    }
+}
+
+/// What is known of the content of a landed object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Told {
+    /// How many members it has; of an object that is one document or none, nothing.
+    pub members: Option<u32>,
+    /// Of how many of them it is known what has become.
+    pub settled: u32,
+}
+
+impl Told {
+    /// Whether something of it is still on its way.
+    #[must_use]
+    pub fn is_in_part(&self) -> bool {
+        self.members.is_some_and(|members| self.settled < members)
+    }
+}
+
+impl PostgresCatalogue {
+    /// Records that the letters of these refusals were dropped: they are over, by an operator's decision. Gives the rows
+    /// as they are now. What the catalogue holds, and could not be announced, it still holds.
+    ///
+    /// # Errors
+    /// [`CatalogueError`].
+    pub async fn dropped(&self, events: &[EventId]) -> Result<Vec<Row>, CatalogueError> {
+        let client = self.client().await?;
+        let ids: Vec<&str> = events.iter().map(|id| id.0.as_str()).collect();
+        let sql = format!(
+            "update landfall.ledger set state = case state when 'refused' then 'ignored' else state end,
+                code = '{DROPPED}', updated = now(),
+                reason = 'an operator has dropped it; it was refused: ' || code || ': ' || coalesce(reason, '')
+            where event = any($1) and (state = 'refused'
+                or state in ('loaded', 'routed', 'removed') and announced is null and code is not null
+                    and code <> '{DROPPED}')
+            returning *"
+        );
+        Ok(client.query(&sql, &[&ids]).await?.iter().filter_map(read_row).collect())
     }
 }
