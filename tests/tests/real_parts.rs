@@ -287,6 +287,34 @@ async fn members_parked_large_and_removed_documents_end_as_they_should() -> anyh
     assert_eq!(deleted, [Some("/collections/C/items/gone")]);
     assert_eq!(count_items(&real).await?, PARKED as i64 + 1);
     real.settled_as(&serde_json::json!({"completed": PARKED + 2, "refused": 1, "removed": 1}), 30).await?;
+
+    let told = async |expected: Value| {
+        let mut asked = Value::Null;
+        for _ in 0..150 {
+            let output = real.run(&["status", "--as-provider", "sbn", "--format", "json", "--summary"]).await.unwrap();
+            asked = serde_json::from_slice::<Value>(&output.stdout).unwrap()["summary"].take();
+            if asked == expected {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+        panic!("{asked} is told, and {expected} was to be");
+    };
+    told(serde_json::json!({"completed": PARKED + 2, "refused": 1, "removed": 1})).await;
+    // A letter that is dropped is over for its provider too.
+    let dropped: Value =
+        serde_json::from_slice(&real.run(&["dlq", "drop", "--all", "--format", "json"]).await?.stdout)?;
+    assert_eq!(dropped["dropped"], 1);
+    told(serde_json::json!({"completed": PARKED + 2, "ignored": 1, "removed": 1})).await;
+    // Of a file that lands again with fewer lines, what the first had more is over.
+    let file = folder.join("sbn/C/metadata/items.ndjson");
+    std::fs::write(&file, format!("{}\n{}\n", lines[0], lines[1]))?;
+    real.run(&["put", file.to_str().expect("it is UTF-8"), "--prefix", "sbn/C/metadata"]).await?;
+    told(serde_json::json!({"completed": 4, "superseded": PARKED - 2 + 1, "removed": 1})).await;
+    // As a whole it goes with all that it ever had.
+    s3.delete_object().bucket(bucket).key("sbn/C/metadata/items.ndjson").send().await?;
+    told(serde_json::json!({"completed": 2, "removed": PARKED + 1 + 1 + 1})).await;
+    assert_eq!(count_items(&real).await?, 1);
     Ok(())
 }
 

@@ -35,6 +35,24 @@ async fn reconcile(real: &Real, arguments: &[&str]) -> BTreeMap<String, u64> {
     differences.iter().map(|(kind, difference)| (kind.clone(), difference["count"].as_u64().unwrap())).collect()
 }
 
+/// An item without assets.
+fn lone(id: &str) -> Value {
+    let mut lone: Value = serde_json::from_str(&item(id, "C", "t")).unwrap();
+    lone["assets"] = json!({});
+    lone
+}
+
+/// Waits until something is so, for a minute at most.
+async fn until(is_so: impl AsyncFn() -> bool) {
+    for _ in 0..300 {
+        if is_so().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    panic!("it did not come to be");
+}
+
 /// Kills the workers, and waits until nothing is given any more to what they were waiting for: what comes meanwhile
 /// would be invisible for a while and come again.
 async fn stop_workers(real: &mut Real) {
@@ -99,10 +117,19 @@ async fn every_planted_difference_is_found_and_nothing_else_while_traffic_flows(
     }
     client.execute("delete from pgstac.items where id = 'i003'", &[]).await.unwrap();
     client.execute("update landfall.ledger set announced = null where item = 'i004'", &[]).await.unwrap();
+    // A deletion that nobody was told of, and a file of which one member's event was lost.
+    s3.delete_object().bucket(landing).key("sbn/C/metadata/items/i005.json").send().await.unwrap();
+    let deleted = "update landfall.ledger set announced = null, updated = now() - interval '1 h'
+        where item = 'i005' and state = 'removed' and announced is not null";
+    until(async || client.execute(deleted, &[]).await.unwrap() == 1).await;
+    let lines: Vec<_> = ["m1", "m2", "m3"].map(|id| lone(id).to_string()).into();
+    put(landing, "sbn/C/metadata/lines.ndjson", &lines.join("\n")).await;
+    let counted = "select count(*) from landfall.ledger where item like 'm_' and announced is not null";
+    until(async || client.query_one(counted, &[]).await.unwrap().get::<_, i64>(0) == 3).await;
+    client.execute("delete from landfall.ledger where item = 'm2'", &[]).await.unwrap();
+    client.execute("delete from pgstac.items where id = 'm2'", &[]).await.unwrap();
     let loaded = real.scratch("loaded.json");
-    let mut other: Value = serde_json::from_str(&item("i000", "C", "from a file")).unwrap();
-    (other["id"], other["assets"]) = (json!("from-a-file"), json!({}));
-    std::fs::write(&loaded, other.to_string()).unwrap();
+    std::fs::write(&loaded, lone("from-a-file").to_string()).unwrap();
     let url = real.deployment.database_url.clone().unwrap();
     real.run(&["load", loaded.to_str().unwrap(), "--database", &url]).await.unwrap();
 
@@ -117,8 +144,8 @@ async fn every_planted_difference_is_found_and_nothing_else_while_traffic_flows(
     traffic.wait().await.unwrap();
     later.wait().await.unwrap();
     let expected = [
-        // The unseen file, and the late item's asset.
-        ("never-seen", 2),
+        // The unseen file, the late item's asset, and the file with the lost member.
+        ("never-seen", 3),
         ("routed-not-loaded", 1),
         ("no-letter", 1),
         // The file, and the asset as the plain data that it is too.
@@ -126,14 +153,17 @@ async fn every_planted_difference_is_found_and_nothing_else_while_traffic_flows(
         ("asset-gone", 1),
         ("not-in-catalogue", 1),
         ("not-in-ledger", 1),
-        ("never-announced", 1),
+        // The item, and the deletion.
+        ("never-announced", 2),
     ];
     assert_eq!(found, expected.map(|(kind, count)| (kind.to_owned(), count)).into());
     let few = reconcile(&real, &["--grace", GRACE, "--collection", "D"]).await;
     assert_eq!(few, BTreeMap::new());
 
     reconcile(&real, &["--grace", GRACE, "--fix"]).await;
-    real.settled_as(&json!({"completed": 8 * 3 + 1 + 3 + 30 * 3 + 2, "refused": 3}), 120).await.unwrap();
+    real.settled_as(&json!({"completed": 8 * 3 + 1 + 3 + 30 * 3 + 2 - 1 + 3, "removed": 1, "refused": 3}), 120)
+        .await
+        .unwrap();
     tokio::time::sleep(Duration::from_secs(7)).await;
     // What was loaded past the pipeline; the refusals have their letters.
     let left = BTreeMap::from([("not-in-ledger".to_owned(), 1)]);
