@@ -171,7 +171,7 @@ async fn ask_statuses(
     if status.delivery.is_some() {
         return Ok(answer);
     }
-    lines.sort_by(|a, b| b.1.since.cmp(&a.1.since));
+    lines.sort_by_key(|(_, line)| std::cmp::Reverse(line.since));
     lines.truncate(usize::try_from(status.most).unwrap_or(usize::MAX));
     let told = lines.into_iter().map(|(outcome, line)| Line { outcome, ..line.clone() });
     Ok(answer.with(told.chain(flying).collect()))
