@@ -268,7 +268,7 @@ async fn what_is_dropped_is_over_and_what_the_catalogue_holds_stays_there() {
     let routed: Envelope<Report> = Envelope::new(routed.into(), "p", 0);
     let refusal = refused(change(1));
     postgres.record(&[refusal.clone(), routed.clone()], None).await.unwrap();
-    assert_eq!(postgres.dropped(&[routed.id.clone()]).await.unwrap(), [], "it was not given up");
+    assert_eq!(postgres.dropped(std::slice::from_ref(&routed.id)).await.unwrap(), [], "it was not given up");
     // Notify has not found it in time.
     let not_found = Refusal::new(codes::NOTIFY_NOT_FOUND, "not there");
     let not_found = report::Refused { cause: other, stage: "notify".into(), refusal: not_found };
