@@ -62,6 +62,23 @@ environment() {
 }
 environment ministack
 environment stac
+# Prometheus' own judge of what is scraped, out of its package; no server is installed.
+if [ ! -x "$tools/promtool" ]; then
+    echo "setup: promtool"
+    unpacked=$(mktemp -d)
+    if [ "$(id -u)" = 0 ]; then chown _apt "$unpacked" 2>/dev/null || true; fi
+    (
+        cd "$unpacked"
+        if ! apt-get download -q prometheus >/dev/null 2>&1; then
+            # Nobody has asked for the package lists yet.
+            if [ "$(id -u)" = 0 ]; then apt-get update -q >/dev/null; else sudo apt-get update -q >/dev/null; fi
+            apt-get download -q prometheus >/dev/null
+        fi
+        dpkg -x prometheus_*.deb .
+    )
+    cp "$unpacked/usr/bin/promtool" "$tools/promtool"
+    rm -rf "$unpacked"
+fi
 if [ "${1:-}" = --bench ]; then
     environment bench
 fi

@@ -7,9 +7,11 @@ use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMe
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use tracing::{info, warn};
 
+use crate::metrics::{self, Metrics};
 use crate::queue::Delivery;
 use crate::runner::{Runner, Verdict};
 use crate::stage::{self, READY_TIME_MAX, Stage};
+use crate::telemetry;
 
 /// Time that is kept back from the function's timeout to answer in: a timeout would lose every partial result.
 const MARGIN: Duration = Duration::from_secs(2);
@@ -22,12 +24,17 @@ const TIME_OVER_PAUSE: Duration = Duration::from_secs(30);
 /// # Errors
 /// Where the runtime's interface cannot be reached.
 pub async fn serve<S: Stage>(runner: Arc<Runner<S>>) -> Result<(), Error> {
+    let metrics = Metrics::logged(S::NAME)?;
     info!(stage = S::NAME, "serving as a Lambda");
     lambda_runtime::run(service_fn(move |event: LambdaEvent<SqsEvent>| {
         let runner = runner.clone();
         async move {
             let time_left = event.context.deadline().duration_since(std::time::SystemTime::now()).unwrap_or_default();
-            answer(&runner, event.payload, time_left).await
+            let answered = answer(&runner, event.payload, time_left).await;
+            // The process may be frozen as soon as it has answered.
+            metrics.flush();
+            telemetry::flush_traces().await;
+            answered
         }
     }))
     .await
@@ -71,12 +78,16 @@ async fn answer<S: Stage>(runner: &Runner<S>, event: SqsEvent, time_left: Durati
             Verdict::Retry { after } => Some((delivery, *after)),
         })
         .collect();
-    if !later.is_empty() {
+    if later.is_empty() {
+        metrics::dependency(true);
+    } else {
         let receipts: Vec<_> = later.iter().map(|(delivery, after)| (delivery.receipt.clone(), *after)).collect();
         for failure in runner.queue().set_visibility(&receipts).await.into_iter().filter_map(Result::err) {
             warn!(stage = S::NAME, reason = %failure, "the visibility could not be set; the queue's own applies");
         }
-        if later.len() == deliveries.len() && !stage::answers(runner.stage()).await {
+        let is_up = later.len() < deliveries.len() || stage::answers(runner.stage()).await;
+        metrics::dependency(is_up);
+        if !is_up {
             return Err(format!("{}: a dependency is down, the batch comes again", S::NAME).into());
         }
     }
@@ -93,11 +104,14 @@ async fn answer<S: Stage>(runner: &Runner<S>, event: SqsEvent, time_left: Durati
 fn delivery(message: SqsMessage) -> Delivery {
     let receives = message.attributes.get("ApproximateReceiveCount").and_then(|count| count.parse().ok());
     let text = |(name, value): (String, aws_lambda_events::sqs::SqsMessageAttribute)| Some((name, value.string_value?));
+    let mut attributes = message.message_attributes.into_iter().filter_map(text).collect();
+    let header = message.attributes.get("AWSTraceHeader");
+    telemetry::take_aws_trace_header(&mut attributes, header.map(String::as_str));
     Delivery {
         id: message.message_id.unwrap_or_default(),
         receipt: message.receipt_handle.unwrap_or_default(),
         body: message.body.unwrap_or_default(),
-        attributes: message.message_attributes.into_iter().filter_map(text).collect(),
+        attributes,
         receives: receives.unwrap_or(1),
     }
 }

@@ -326,8 +326,11 @@ pub(crate) struct Facts<'a> {
 /// The type of the report of a refusal.
 pub const REFUSED_KIND: &str = "landfall.object.refused.v1";
 
+/// The type of the report of a wait.
+pub(crate) const WAITING_KIND: &str = "landfall.object.waiting.v1";
+
 /// Reports that tell of no end of their object: what becomes of such a report says nothing of it.
-const SILENT_KINDS: [&str; 3] = [REFUSED_KIND, "landfall.object.waiting.v1", "landfall.object.ignored.v1"];
+const SILENT_KINDS: [&str; 3] = [REFUSED_KIND, WAITING_KIND, "landfall.object.ignored.v1"];
 
 impl Facts<'_> {
     /// The letter of a refusal, and its report; none where it is itself a report that something is refused (that would

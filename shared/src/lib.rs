@@ -11,6 +11,7 @@ pub mod documents;
 pub mod lambda;
 pub mod letters;
 pub mod memory;
+pub mod metrics;
 pub mod objects;
 pub mod pgstac;
 pub mod poller;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use crate::locked;
+use crate::metrics;
 use crate::queue::{BATCH_MAX, Delivery, Queue, QueueError};
 use crate::runner::{Runner, Verdict};
 use crate::stage::{self, Stage, chain_of};
@@ -35,6 +37,8 @@ pub struct Settings {
     pub receive_wait: Duration,
     /// How often the stage does what is due by time alone.
     pub tend_every: Duration,
+    /// Where it says that it lives, and whether what it depends on answers; nowhere where there is none.
+    pub health_file: Option<PathBuf>,
     /// How long it finishes what it holds when it is told to stop. Less than the 30 s that ECS and Kubernetes give.
     pub drain_max: Duration,
 }
@@ -50,6 +54,7 @@ impl Default for Settings {
             held_max: Duration::from_secs(600),
             receive_wait: Duration::from_secs(20),
             tend_every: Duration::from_secs(60),
+            health_file: None,
             drain_max: Duration::from_secs(20),
         }
     }
@@ -92,6 +97,7 @@ pub async fn poll<S: Stage>(runner: Arc<Runner<S>>, settings: Settings, shutdown
     let mut tasks = JoinSet::new();
     let keeper = tokio::spawn(keep(runner.queue().clone(), held.clone(), settings.clone()));
     let tender = tokio::spawn(tend(runner.clone(), settings.tend_every));
+    let watcher = tokio::spawn(watch(runner.clone(), settings.health_file.clone()));
     info!(stage = S::NAME, "polling");
 
     tokio::pin!(shutdown);
@@ -113,6 +119,7 @@ pub async fn poll<S: Stage>(runner: Arc<Runner<S>>, settings: Settings, shutdown
     }
     keeper.abort();
     tender.abort();
+    watcher.abort();
     let rest: Vec<_> = held.receipts().into_iter().map(|receipt| (receipt, Duration::ZERO)).collect();
     if !rest.is_empty() {
         info!(stage = S::NAME, messages = rest.len(), "given back");
@@ -249,6 +256,53 @@ async fn tend<S: Stage>(runner: Arc<Runner<S>>, every: Duration) {
         tokio::time::sleep(rand::random_range(every / 2..=every)).await;
         runner.tend().await;
     }
+}
+
+/// Looks from time to time whether what the stage depends on answers, and says so: in a metric, and in the health file,
+/// whose age says that the process lives. An outage is no reason to restart it.
+async fn watch<S: Stage>(runner: Arc<Runner<S>>, health_file: Option<PathBuf>) {
+    loop {
+        let is_up = stage::answers(runner.stage()).await;
+        metrics::dependency(is_up);
+        if let Some(path) = &health_file {
+            let health = Health { stage: S::NAME.to_owned(), dependency_up: is_up };
+            let text = serde_json::to_vec(&health).expect("health has string keys only");
+            if let Err(error) = tokio::fs::write(path, text).await {
+                warn!(stage = S::NAME, path = %path.display(), reason = %error, "the health file cannot be written");
+            }
+        }
+        tokio::time::sleep(WATCH_EVERY).await;
+    }
+}
+
+/// What a health file says.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+struct Health {
+    stage: String,
+    dependency_up: bool,
+}
+
+/// Time between two looks.
+const WATCH_EVERY: Duration = Duration::from_secs(10);
+
+/// The age of a health file from which on its process is taken for dead.
+const HEALTH_AGE_MAX: Duration = Duration::from_secs(60);
+
+/// Whether the poller that writes this health file lives; in words, and why not. For a container's health check.
+///
+/// # Errors
+/// Where there is no such file, it cannot be read, or it is too old.
+pub fn health(path: &std::path::Path) -> Result<String, String> {
+    let why = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let written = std::fs::metadata(path).and_then(|file| file.modified()).map_err(|error| why(&error))?;
+    let age = written.elapsed().unwrap_or_default();
+    if age > HEALTH_AGE_MAX {
+        return Err(why(&format!("written {} s ago: its process does not live", age.as_secs())));
+    }
+    let text = std::fs::read(path).map_err(|error| why(&error))?;
+    let Health { stage, dependency_up } = serde_json::from_slice(&text).map_err(|error| why(&error))?;
+    let dependency = if dependency_up { "answers" } else { "does not answer" };
+    Ok(format!("{stage} lives; what it depends on {dependency}"))
 }
 
 /// Keeps everything that is held invisible, at half of the visibility.

@@ -16,11 +16,12 @@ use landfall_events::{Envelope, Event, ObjectRef, Received, Refusal, Report, Unr
 use rand::Rng;
 use tracing::{Instrument, error, info, warn};
 
-use crate::letters::{ARCHIVE_AFTER, Archive, Facts, Letters, afresh, outgoing};
+use crate::letters::{ARCHIVE_AFTER, Archive, Facts, Letters, WAITING_KIND, afresh, outgoing};
 use crate::locked;
+use crate::metrics;
 use crate::queue::{DELAY_MAX, Delivery, Outgoing, Queue, QueueError};
 use crate::stage::{Class, Failure, Outcome, Refused, Stage, Wait, chain_of};
-use crate::telemetry::TraceParent;
+use crate::telemetry::{self, Step};
 
 /// What becomes of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,7 +119,7 @@ struct Post {
 struct Work<E> {
     delivery: usize,
     received: Received<E>,
-    trace: TraceParent,
+    step: Step,
 }
 
 impl<S: Stage> Runner<S> {
@@ -162,8 +163,8 @@ impl<S: Stage> Runner<S> {
         let mut verdicts = vec![Verdict::Ack; deliveries.len()];
         let mut posts = Vec::new();
         let mut works = Vec::new();
+        let begun = tokio::time::Instant::now();
         for (index, delivery) in deliveries.iter().enumerate() {
-            let trace = TraceParent::follow(delivery.attributes.get(TRACEPARENT).map(String::as_str));
             let passed = delivery.attributes.get(PASSED).map(|text| Passed::read(text)).unwrap_or_default();
             let redrive = redrive_of(&delivery.attributes);
             for read in S::Input::read(&delivery.body, &*self.provider_of) {
@@ -173,15 +174,22 @@ impl<S: Stage> Runner<S> {
                             received.envelope = received.envelope.redriven(redrive);
                         }
                         received.envelope.passed.clone_from(&passed);
-                        works.push(Work { delivery: index, received, trace: trace.child() });
+                        let step = Step::begin(S::NAME, &delivery.attributes);
+                        tell(&step, &received.envelope, delivery);
+                        works.push(Work { delivery: index, received, step });
                     }
-                    Err(unread) => posts.extend(self.unreadable(index, delivery, &unread, redrive, &trace)),
+                    Err(unread) => posts.extend(self.unreadable(index, delivery, &unread, redrive)),
                 }
             }
         }
 
         let batch: Vec<_> = works.iter().map(|work| work.received.envelope.clone()).collect();
+        let now = (self.now)();
+        let ages = batch.iter().map(|envelope| now.duration_since(envelope.event.cause().event_time));
+        metrics::received(batch.len(), ages.max().map(|age| age.try_into().unwrap_or_default()));
+        let handled = telemetry::Batch::begin(S::NAME, works.iter().map(|work| &work.step));
         let results = self.guarded(&batch, batch_time_max.min(self.policy.batch_time_max)).await;
+        drop(handled);
         for (work, result) in works.iter().zip(results) {
             let delivery = &deliveries[work.delivery];
             let span = self.span(work, delivery);
@@ -193,6 +201,7 @@ impl<S: Stage> Runner<S> {
         }
 
         self.post(posts, deliveries, &mut verdicts).await;
+        metrics::settled(batch.len(), begun.elapsed());
         verdicts
     }
 
@@ -244,7 +253,7 @@ impl<S: Stage> Runner<S> {
         tracing::info_span!(
             "delivery",
             stage = S::NAME,
-            trace.id = work.trace.trace_id(),
+            trace.id = work.step.trace_id(),
             event.id = %envelope.id,
             event.kind = envelope.event.kind(),
             object.bucket = cause.object.bucket,
@@ -312,6 +321,12 @@ impl<S: Stage> Runner<S> {
                     refused = done.refused.len(),
                     "settled"
                 );
+                let kinds = done.next.iter().map(|next| next.event.kind());
+                let kinds = kinds.chain(done.reports.iter().map(|report| report.event.kind()));
+                kinds.filter(|kind| *kind == WAITING_KIND).for_each(|_| metrics::parked());
+                if done.refused.iter().all(|refused| refused.member.is_some()) {
+                    metrics::done();
+                }
                 let mut posts = Vec::new();
                 posts.extend(done.next.iter().map(|next| self.post_on(work, Outlet::Next, next)));
                 posts.extend(done.reports.iter().map(|report| self.post_on(work, Outlet::Notify, report)));
@@ -333,6 +348,8 @@ impl<S: Stage> Runner<S> {
             // Code that panics is retried by receive only: the net for crash loops is the queue's own.
             Err(Unfinished::Halted(halt @ Halt::Panic(_))) => {
                 error!(class = "halted", reason = %halt, "the stage did not finish; the delivery comes again");
+                metrics::retried();
+                work.step.fail(&halt.to_string());
                 Err(self.backoff(delivery.receives))
             }
         }
@@ -340,7 +357,9 @@ impl<S: Stage> Runner<S> {
 
     fn retry_or_resend(&self, work: &Work<S::Input>, delivery: &Delivery, why: &str) -> Result<Vec<Post>, Duration> {
         let envelope = &work.received.envelope;
+        work.step.fail(why);
         if delivery.receives < self.policy.receives_max {
+            metrics::retried();
             let after = self.backoff(delivery.receives);
             warn!(class = "transient", reason = why, after_ms = after.as_millis() as u64, "tried again later");
             return Err(after);
@@ -353,6 +372,7 @@ impl<S: Stage> Runner<S> {
         let delay = self.delay(envelope.attempt);
         // Time spent in an outage does not count against what the event waits for.
         let deadline = envelope.deadline.map(|deadline| later(deadline, delay));
+        metrics::retried();
         warn!(class = "transient", reason = why, delay_s = delay.as_secs(), "re-sent with a delay");
         Ok(vec![resend(work, deadline, delay)])
     }
@@ -364,6 +384,8 @@ impl<S: Stage> Runner<S> {
         if now >= deadline {
             return self.refuse(work, delivery, Refused { member: None, refusal: wait.refusal });
         }
+        metrics::parked();
+        work.step.tell("landfall.outcome", "waits");
         let delay = self.delay(envelope.attempt);
         info!(waits_for = ?wait.waits_for, delay_s = delay.as_secs(), until = %deadline, "waits");
         let waiting = Waiting {
@@ -388,11 +410,14 @@ impl<S: Stage> Runner<S> {
             None => (whole, work.received.body.clone()),
         };
         info!(code = %refused.refusal.code, reason = refused.refusal.reason, "refused");
+        metrics::refused(&refused.refusal.code);
+        work.step.tell("landfall.outcome", "refused");
+        work.step.tell("landfall.code", refused.refusal.code.to_string());
         let facts = Facts {
             stage: S::NAME,
             tries: whole.attempt + delivery.receives,
             now: (self.now)(),
-            trace: Some(work.trace.to_string()),
+            trace: Some(work.step.traceparent()),
         };
         let (letter, report) = facts.of_refusal(envelope, refused.refusal);
         let mut posts = vec![self.letter(work.delivery, body, &letter)];
@@ -409,14 +434,7 @@ impl<S: Stage> Runner<S> {
         post
     }
 
-    fn unreadable(
-        &self,
-        index: usize,
-        delivery: &Delivery,
-        unread: &Unread,
-        redrive: u32,
-        trace: &TraceParent,
-    ) -> Vec<Post> {
+    fn unreadable(&self, index: usize, delivery: &Delivery, unread: &Unread, redrive: u32) -> Vec<Post> {
         let reason = chain_of(&unread.why);
         let code = match &unread.why {
             Unreadable::Json { .. } | Unreadable::Kind { .. } => codes::DELIVERY_UNREADABLE,
@@ -425,11 +443,17 @@ impl<S: Stage> Runner<S> {
         };
         error!(stage = S::NAME, delivery.id = delivery.id, %code, reason, "an unreadable message");
         let (tries, now) = (delivery.receives, (self.now)());
-        let facts = Facts { stage: S::NAME, tries, now, trace: Some(trace.to_string()) };
+        let step = Step::begin(S::NAME, &delivery.attributes);
+        step.tell("landfall.outcome", "refused");
+        step.tell("landfall.code", code.to_string());
+        metrics::received(1, None);
+        metrics::refused(&code);
+        metrics::settled(1, Duration::ZERO);
+        let facts = Facts { stage: S::NAME, tries, now, trace: Some(step.traceparent()) };
         let (letter, report) = facts.of_unreadable(&unread.body, Refusal::new(code, reason), redrive);
         let message = Outgoing {
             body: report.to_json(),
-            attributes: [(TRACEPARENT.to_owned(), trace.child().to_string())].into(),
+            attributes: [(TRACEPARENT.to_owned(), step.traceparent())].into(),
             group: group("", S::NAME),
             delay: Duration::ZERO,
         };
@@ -513,6 +537,19 @@ enum Unfinished<E> {
     Halted(Halt),
 }
 
+/// Says in a trace what its logs say.
+fn tell<E: Event>(step: &Step, envelope: &Envelope<E>, delivery: &Delivery) {
+    let object = &envelope.event.cause().object;
+    step.tell("event.id", envelope.id.to_string());
+    step.tell("event.kind", envelope.event.kind());
+    step.tell("object.bucket", object.bucket.clone());
+    step.tell("object.key", object.key.clone());
+    step.tell("delivery.attempt", i64::from(delivery.receives));
+    // <https://opentelemetry.io/docs/specs/semconv/messaging/sqs/>
+    step.tell("messaging.system", "aws_sqs");
+    step.tell("messaging.message.id", delivery.id.clone());
+}
+
 #[derive(Debug, Clone, thiserror::Error)]
 enum Halt {
     #[error("the stage panicked: {0}")]
@@ -536,7 +573,7 @@ fn retry(verdict: &mut Verdict, after: Duration) {
 
 fn post<I: Event, E: Event>(work: &Work<I>, outlet: Outlet, envelope: &Envelope<E>) -> Post {
     let mut message = message(envelope, &envelope.event.cause().object.bucket);
-    message.attributes.insert(TRACEPARENT.to_owned(), work.trace.child().to_string());
+    message.attributes.insert(TRACEPARENT.to_owned(), work.step.traceparent());
     if !envelope.passed.is_empty() {
         message.attributes.insert(PASSED.to_owned(), Passed::write(&envelope.passed));
     }

@@ -10,13 +10,11 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use crate::metrics::FILE_REFUSED;
 use crate::objects::{Objects, ObjectsError};
 
 /// How long a look at the file is good for.
 const FRESH: Duration = Duration::from_secs(2);
-
-/// Counts the versions of a file that were refused, by the label `file`.
-pub const REFUSED: &str = "landfall_refused_versions_total";
 
 /// What is wrong with a file that was read.
 pub type Wrong = Box<dyn std::error::Error + Send + Sync>;
@@ -145,7 +143,7 @@ impl<T: Send + Sync + 'static> Watched<T> {
             }
             Err(wrong) => {
                 let reason = crate::stage::chain_of(&*wrong);
-                metrics::counter!(REFUSED, "file" => self.name).increment(1);
+                ::metrics::counter!(FILE_REFUSED, "file" => self.name).increment(1);
                 error!(version, reason, "the new {} is refused; the last good one stays in force", self.name);
                 None
             }
@@ -216,7 +214,7 @@ mod tests {
         let watched = Watched::new("number", objects.clone(), &place.to_string(), 4, read);
         let recorder = metrics_util::debugging::DebuggingRecorder::new();
         let counted = recorder.snapshotter();
-        let _guard = metrics::set_default_local_recorder(&recorder);
+        let _guard = ::metrics::set_default_local_recorder(&recorder);
         let current = async || {
             tokio::time::advance(FRESH).await;
             watched.current().await.map(|value| *value).map_err(|error| error.is_missing())
@@ -239,7 +237,7 @@ mod tests {
         let counted = counted.snapshot().into_vec();
         let [(key, _, _, value)] = &counted[..] else { panic!("{counted:?}") };
         let labels: Vec<_> = key.key().labels().map(|label| (label.key(), label.value())).collect();
-        assert_eq!((key.key().name(), &labels[..]), (REFUSED, &[("file", "number")][..]));
+        assert_eq!((key.key().name(), &labels[..]), (FILE_REFUSED, &[("file", "number")][..]));
         // The second bad one was too large to be read at all.
         assert_eq!(*value, metrics_util::debugging::DebugValue::Counter(1));
     }

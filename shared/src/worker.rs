@@ -1,5 +1,6 @@
 //! What every worker's `main` does: read the environment, open the ports, and poll or serve.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use crate::catalogue::{Access, Password, PostgresCatalogue};
 use crate::config::{Config, Environment, Landings};
 use crate::documents::{DOCUMENT_BYTES_MAX, Documents};
 use crate::letters::Archive;
+use crate::metrics::Metrics;
 use crate::objects::Objects;
 use crate::poller::{self, Settings};
 use crate::queue::Queue;
@@ -93,7 +95,8 @@ pub fn access(url: &str, sdk: &aws_config::SdkConfig) -> anyhow::Result<Access> 
     Ok(Access::new(url)?.with_password(password))
 }
 
-/// Runs a worker to its end: as a Lambda where the runtime's interface is there, else as a poller.
+/// Runs a worker to its end: as a Lambda where the runtime's interface is there, else as a poller. As `worker healthy` it
+/// only says whether the poller lives that writes `LANDFALL_HEALTH_FILE`.
 ///
 /// # Errors
 /// Where the environment, the configuration or the first look at a dependency is wrong.
@@ -101,7 +104,14 @@ pub async fn run<S: Stage>(
     settings: Settings,
     build: impl AsyncFnOnce(&Surroundings) -> anyhow::Result<S>,
 ) -> anyhow::Result<()> {
+    let health_file = std::env::var_os("LANDFALL_HEALTH_FILE").filter(|path| !path.is_empty()).map(PathBuf::from);
+    if std::env::args().nth(1).as_deref() == Some("healthy") {
+        let path = health_file.context("LANDFALL_HEALTH_FILE names no file")?;
+        println!("{}", poller::health(&path).map_err(anyhow::Error::msg)?);
+        return Ok(());
+    }
     telemetry::start();
+    telemetry::start_traces(S::NAME);
     let sdk = aws::sdk_config().await;
     let mut environment = Environment::default();
     let own = environment.required("LANDFALL_QUEUE");
@@ -111,7 +121,8 @@ pub async fn run<S: Stage>(
     let landing_bucket = environment.required("LANDFALL_LANDING_BUCKET");
     let work_bucket = environment.required("LANDFALL_WORK_BUCKET");
     let config = environment.or("LANDFALL_CONFIG", String::new());
-    let settings = from_environment(settings, &mut environment);
+    let settings = Settings { health_file, ..from_environment(settings, &mut environment) };
+    let listen = environment.or("LANDFALL_METRICS_LISTEN", String::new());
     environment.finish()?;
 
     let objects = S3Objects::new(aws::s3(&sdk));
@@ -138,7 +149,11 @@ pub async fn run<S: Stage>(
             .await
             .map_err(|error| anyhow::anyhow!("the Lambda runtime's interface failed: {error}"))?;
     } else {
+        let listen = if listen.is_empty() { None } else { Some(listen.parse().context("LANDFALL_METRICS_LISTEN")?) };
+        // Who scrapes them reads them; nothing is to be flushed.
+        Metrics::scraped(S::NAME, listen)?;
         poller::poll(runner, settings, terminated()).await;
+        telemetry::flush_traces().await;
         info!(stage = S::NAME, "stopped");
     }
     Ok(())

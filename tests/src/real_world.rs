@@ -205,6 +205,7 @@ fn stop_at_once(postgres: &Child) {
 
 /// The running parts.
 pub struct Real {
+    collector: String,
     folder: tempfile::TempDir,
     layout: Layout,
     cluster: postgres::Cluster,
@@ -222,6 +223,14 @@ impl Real {
     /// # Errors
     /// Where a part is missing (`make setup` installs it) or does not start.
     pub async fn start(form: Form) -> anyhow::Result<Self> {
+        Self::start_with(form, "").await
+    }
+
+    /// The same, whose workers send their traces to a collector at this address, where one is given.
+    ///
+    /// # Errors
+    /// Where a part is missing (`make setup` installs it) or does not start.
+    pub async fn start_with(form: Form, collector: &str) -> anyhow::Result<Self> {
         let (folder, layout) = fresh()?;
         layout.check()?;
         let ports = Ports::choose(&layout)?;
@@ -240,6 +249,7 @@ impl Real {
             supervisor::upload_zips(&s3).await?;
             parameters.extend([("Workers", "lambda"), ("CodeBucket", supervisor::CODE_BUCKET)]);
             parameters.extend([
+                ("OtlpEndpoint", collector),
                 ("DatabaseUrl", database_url.as_str()),
                 ("FunctionTimeout", "10"),
                 ("VisibilityTimeout", "60"),
@@ -251,7 +261,8 @@ impl Real {
         stack::seed(&s3, deployment.output("WorkBucket")?, Some(CONFIG)).await?;
         deployment.write(&layout.state)?;
         let (workers, follower) = (BTreeMap::new(), None);
-        let mut real = Self { folder, layout, cluster, postgres, ministack, workers, follower, deployment };
+        let collector = collector.to_owned();
+        let mut real = Self { collector, folder, layout, cluster, postgres, ministack, workers, follower, deployment };
         if form == Form::Pollers {
             real.start_workers()?;
         }
@@ -264,8 +275,10 @@ impl Real {
     /// # Errors
     /// Where one cannot be started.
     pub fn start_workers(&mut self) -> anyhow::Result<()> {
+        // Spans are sent within a second, and not only after five.
+        let more = [("OTEL_EXPORTER_OTLP_ENDPOINT", self.collector.as_str()), ("OTEL_BSP_SCHEDULE_DELAY", "1000")];
         for stage in landfall::stages() {
-            self.workers.insert(stage, supervisor::start_worker(&self.layout, &self.deployment, stage)?);
+            self.workers.insert(stage, supervisor::start_worker(&self.layout, &self.deployment, stage, &more)?);
         }
         Ok(())
     }
@@ -429,6 +442,19 @@ impl Real {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         bail!("{} notices have come, and not {count}", notices.len())
+    }
+
+    /// What a stage's worker tells Prometheus.
+    ///
+    /// # Errors
+    /// Where it does not run, or does not answer.
+    pub async fn scrape(&self, stage: &str) -> anyhow::Result<String> {
+        let url = std::fs::read_to_string(supervisor::metrics_file(&self.layout, stage))?;
+        let script =
+            "import sys, urllib.request as u; sys.stdout.write(u.urlopen(sys.argv[1], timeout=5).read().decode())";
+        let output = self.python().args(["-c", script, url.trim()]).output().await?;
+        anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
     }
 
     /// What a stage's worker has logged.

@@ -168,7 +168,7 @@ async fn start(
     step("the workers");
     if !options.lambda {
         for stage in crate::stages() {
-            let child = start_worker(layout, &deployment, stage)?;
+            let child = start_worker(layout, &deployment, stage, &[])?;
             note(layout, running, stage, &child)?;
             children.workers.push(Worker { stage, child, restarts: 0, started: Instant::now() });
         }
@@ -203,17 +203,32 @@ fn note(layout: &Layout, running: &mut Running, name: &str, child: &Child) -> an
     running.write(layout)
 }
 
-/// Starts a stage's worker as a poller.
+/// The file with the URL at which a stage's worker serves its metrics.
+#[must_use]
+pub fn metrics_file(layout: &Layout, stage: &str) -> std::path::PathBuf {
+    layout.state.join(format!("{stage}.metrics"))
+}
+
+/// Starts a stage's worker as a poller, with what else it shall find in its environment.
 ///
 /// # Errors
 /// Where its program is missing or the deployment has no queues for it.
-pub fn start_worker(layout: &Layout, deployment: &Deployment, stage: &str) -> anyhow::Result<Child> {
+pub fn start_worker(
+    layout: &Layout,
+    deployment: &Deployment,
+    stage: &str,
+    more: &[(&str, &str)],
+) -> anyhow::Result<Child> {
     let program = worker(stage).map_err(|path| output::SetUp(format!("{} is missing", path.display())))?;
     let stages = crate::stages();
     let next = stages.iter().skip_while(|name| **name != stage).nth(1);
     let work_bucket = deployment.output("WorkBucket")?;
+    let metrics = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
+    std::fs::write(metrics_file(layout, stage), format!("http://{metrics}/metrics\n"))?;
     let mut command = Command::new(program);
     command
+        .env("LANDFALL_METRICS_LISTEN", metrics)
+        .env("LANDFALL_HEALTH_FILE", layout.state.join(format!("{stage}.health")))
         .env("AWS_ENDPOINT_URL", deployment.endpoint.as_deref().unwrap_or_default())
         .env("AWS_ACCESS_KEY_ID", LOCAL_CREDENTIAL)
         .env("AWS_SECRET_ACCESS_KEY", LOCAL_CREDENTIAL)
@@ -232,7 +247,8 @@ pub fn start_worker(layout: &Layout, deployment: &Deployment, stage: &str) -> an
         .env("LANDFALL_TOPIC_COMPLETED", deployment.output("CompletedTopic")?)
         .env("LANDFALL_TOPIC_REJECTED", deployment.output("RejectedTopic")?)
         .env_remove("AWS_LAMBDA_RUNTIME_API")
-        .env_remove("AWS_PROFILE");
+        .env_remove("AWS_PROFILE")
+        .envs(more.iter().copied());
     process::start(command, &layout.state.join(format!("{stage}.log")))
 }
 
@@ -263,7 +279,7 @@ async fn keep(
                 continue;
             }
             eprintln!("the {} worker has ended ({status}) and is started again", worker.stage);
-            worker.child = start_worker(layout, deployment, worker.stage)?;
+            worker.child = start_worker(layout, deployment, worker.stage, &[])?;
             worker.started = Instant::now();
             worker.restarts += 1;
             note(layout, running, worker.stage, &worker.child)?;

@@ -1,16 +1,19 @@
 //! SQS.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::{
     BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry,
-    MessageAttributeValue, MessageSystemAttributeName, SendMessageBatchRequestEntry,
+    MessageAttributeValue, MessageSystemAttributeName, MessageSystemAttributeNameForSends, MessageSystemAttributeValue,
+    SendMessageBatchRequestEntry,
 };
 
 use super::said;
 use crate::queue::{BATCH_MAX, DELAY_MAX, Delivery, Outgoing, Queue, QueueError, batches};
+use crate::telemetry;
 
 /// One SQS queue.
 #[derive(Debug, Clone)]
@@ -79,6 +82,11 @@ impl Queue for SqsQueue {
                     let value = MessageAttributeValue::builder().data_type("String").string_value(value).build();
                     entry = entry.message_attributes(name, value.expect("the data type is set"));
                 }
+                if let Some(header) = telemetry::aws_trace_header(&message.attributes) {
+                    let value = MessageSystemAttributeValue::builder().data_type("String").string_value(header).build();
+                    let name = MessageSystemAttributeNameForSends::AwsTraceHeader;
+                    entry = entry.message_system_attributes(name, value.expect("the data type is set"));
+                }
                 entry.build().expect("id and body are set")
             });
             let request = self.client.send_message_batch().queue_url(&self.url).set_entries(Some(entries.collect()));
@@ -106,20 +114,23 @@ impl Queue for SqsQueue {
             .visibility_timeout(seconds(visibility))
             .wait_time_seconds(seconds(wait))
             .message_attribute_names("All")
-            .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount);
+            .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount)
+            .message_system_attribute_names(MessageSystemAttributeName::AwsTraceHeader);
         let answer = request.send().await.map_err(|error| unavailable(&error))?;
         let delivery = |message: aws_sdk_sqs::types::Message| {
-            let count = message
-                .attributes()
-                .and_then(|system| system.get(&MessageSystemAttributeName::ApproximateReceiveCount)?.parse().ok());
-            let attributes = message.message_attributes.unwrap_or_default();
+            let system = message.attributes.unwrap_or_default();
+            let count = system.get(&MessageSystemAttributeName::ApproximateReceiveCount);
             let text = |(name, value): (String, MessageAttributeValue)| Some((name, value.string_value?));
+            let attributes = message.message_attributes.unwrap_or_default();
+            let mut attributes: BTreeMap<_, _> = attributes.into_iter().filter_map(text).collect();
+            let header = system.get(&MessageSystemAttributeName::AwsTraceHeader);
+            telemetry::take_aws_trace_header(&mut attributes, header.map(String::as_str));
             Delivery {
                 id: message.message_id.unwrap_or_default(),
                 receipt: message.receipt_handle.unwrap_or_default(),
                 body: message.body.unwrap_or_default(),
-                attributes: attributes.into_iter().filter_map(text).collect(),
-                receives: count.unwrap_or(1),
+                attributes,
+                receives: count.and_then(|count| count.parse().ok()).unwrap_or(1),
             }
         };
         Ok(answer.messages.unwrap_or_default().into_iter().map(delivery).collect())

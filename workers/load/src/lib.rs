@@ -16,6 +16,7 @@ use landfall_shared::catalogue::{
     Applied, Back, Catalogue, CatalogueError, Content, Gone, Load as Change, Settled, Standing, in_order, parts,
 };
 use landfall_shared::documents::Documents;
+use landfall_shared::metrics;
 use landfall_shared::objects::{Objects, ObjectsError};
 use landfall_shared::pgstac::{Item, Unfit};
 use landfall_shared::worker::Surroundings;
@@ -460,6 +461,7 @@ fn outcome(change: &Change, applied: Applied) -> Done<Routed, Report> {
         }
         // The ledger has it; its provider is told.
         (Routed::Item(_) | Routed::Collection(_), Applied::Superseded) => {
+            metrics::superseded();
             done.next.push(ignored(envelope, report::OUTDONE))
         }
         (_, Applied::Removed) => done.next.push(ignored(envelope, report::REMOVED)),

@@ -16,6 +16,7 @@ use landfall_events::status::{Outcome, Passed};
 use landfall_events::{Cause, Envelope, Event, EventId, Never, Notice, Refusal, Report, codes};
 use landfall_shared::catalogue::{Catalogue, CatalogueError, Claim, Recorded, Standing};
 use landfall_shared::config::{AfterRoute, Landings, Notices};
+use landfall_shared::metrics;
 use landfall_shared::objects::{Objects, ObjectsError};
 use landfall_shared::stage::{self, Class, Failure, Stage, Wait};
 use landfall_shared::statuses::Statuses;
@@ -162,7 +163,10 @@ impl Notify {
             match recorded.standing {
                 Standing::Current => current.push(index),
                 Standing::Announced => settled.push(index),
-                Standing::Superseded => info!(event.id = %report.id, "superseded, not announced"),
+                Standing::Superseded => {
+                    metrics::superseded();
+                    info!(event.id = %report.id, "superseded, not announced");
+                }
             }
         }
         let (mut notices, mut of_notice) = (Vec::new(), Vec::new());
