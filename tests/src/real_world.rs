@@ -205,6 +205,7 @@ fn stop_at_once(postgres: &Child) {
 
 /// The running parts.
 pub struct Real {
+    parameters: Vec<(String, String)>,
     collector: String,
     folder: tempfile::TempDir,
     layout: Layout,
@@ -256,13 +257,16 @@ impl Real {
             ]);
         }
         stack::deploy(&sdk, &parameters).await?;
+        let parameters: Vec<(String, String)> =
+            parameters.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let outputs = deployment::outputs(&sdk, STACK).await?;
         let deployment = Deployment { endpoint: Some(endpoint), database_url: Some(database_url), outputs };
         stack::seed(&s3, deployment.output("WorkBucket")?, Some(CONFIG)).await?;
         deployment.write(&layout.state)?;
         let (workers, follower) = (BTreeMap::new(), None);
         let collector = collector.to_owned();
-        let mut real = Self { collector, folder, layout, cluster, postgres, ministack, workers, follower, deployment };
+        let mut real =
+            Self { parameters, collector, folder, layout, cluster, postgres, ministack, workers, follower, deployment };
         if form == Form::Pollers {
             real.start_workers()?;
         }
@@ -303,6 +307,17 @@ impl Real {
         self.put_work("config/landfall.toml", &format!("{CONFIG}{more}")).await?;
         self.kill_workers().await?;
         self.start_workers()
+    }
+
+    /// Updates the stack: its parameters as they were, but for these.
+    ///
+    /// # Errors
+    /// Where it does not become complete.
+    pub async fn update(&self, changed: &[(&str, &str)]) -> anyhow::Result<()> {
+        let kept = self.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let kept = kept.filter(|(name, _)| changed.iter().all(|(changed, _)| changed != name));
+        let parameters: Vec<_> = kept.chain(changed.iter().copied()).collect();
+        stack::deploy(&self.connected().await?.sdk, &parameters).await
     }
 
     /// Writes an object into the work bucket.
