@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::output::SetUp;
 
 /// What a command needs to know of a deployment; `landfall up` writes it, a stack's outputs give it.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Deployment {
     /// The endpoint of a local AWS; AWS itself where there is none.
     pub endpoint: Option<String>,
@@ -23,6 +23,34 @@ pub struct Deployment {
     pub database_url: Option<String>,
     /// The stack's outputs: `LandingBucket`, `ValidateQueue` and so on.
     pub outputs: BTreeMap<String, String>,
+}
+
+impl Deployment {
+    /// The same without what is secret in it, to be printed.
+    #[must_use]
+    pub fn redacted(&self) -> Self {
+        Self { database_url: self.database_url.as_deref().map(redacted), ..self.clone() }
+    }
+}
+
+impl std::fmt::Debug for Deployment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { endpoint, database_url, outputs } = self.redacted();
+        f.debug_struct("Deployment")
+            .field("endpoint", &endpoint)
+            .field("database_url", &database_url)
+            .field("outputs", &outputs)
+            .finish()
+    }
+}
+
+/// A database's URL without its password and its parameters, which may hold one too.
+fn redacted(url: &str) -> String {
+    let parts = url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?)));
+    let Some((scheme, (user, place))) = parts else { return "…".into() };
+    let (user, has_password) = user.split_once(':').map_or((user, false), |(user, _)| (user, true));
+    let place = place.split('?').next().unwrap_or_default();
+    format!("{scheme}://{user}{}@{place}", if has_password { ":…" } else { "" })
 }
 
 /// Where commands look for a deployment.
@@ -249,4 +277,25 @@ impl Connected {
 pub fn capitalised(stage: &str) -> String {
     let mut letters = stage.chars();
     letters.next().map(|first| first.to_ascii_uppercase().to_string() + letters.as_str()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(url: &str, expected: &str) {
+        let deployment = Deployment { database_url: Some(url.to_owned()), ..Deployment::default() };
+        assert_eq!(deployment.redacted().database_url.as_deref(), Some(expected));
+        assert!(!format!("{deployment:?}").contains("secret"), "{deployment:?}");
+    }
+
+    #[test]
+    fn what_is_printed_names_no_password() {
+        check("postgresql://me:secret@db:5432/c?sslmode=require", "postgresql://me:…@db:5432/c");
+        check("postgresql://me:sec@secret@db/c", "postgresql://me:…@db/c");
+        check("postgresql://me@db/c?password=secret", "postgresql://me@db/c");
+        check("host=db password=secret", "…");
+        check("postgresql://db/c?password=secret", "…");
+    }
 }

@@ -68,6 +68,7 @@ pub struct Style {
 
 /// What the body of an item's or collection's notice is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Body {
     /// A `CloudEvents` envelope around it.

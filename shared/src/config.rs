@@ -9,10 +9,12 @@ use landfall_events::ObjectRef;
 use landfall_events::notice::{Body, Style};
 use serde::Deserialize;
 
+pub use crate::environment::{Environment, VARIABLES, Variable};
 use crate::runner::{Policy, ProviderOf};
 
 /// The configuration file, `landfall.toml`.
 #[derive(Debug, Clone, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Who lands where; the longest matching prefix counts. With none, every key of the landing bucket
@@ -35,6 +37,7 @@ pub struct Config {
 
 /// How notices are written, and what is looked at before.
 #[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Notices {
     /// The URL of the STAC API that subscribers use: `source` and `subject` of a notice are URLs there. Paths, where it
@@ -62,6 +65,7 @@ impl Notices {
 
 /// One (bucket, prefix) with its provider and profile.
 #[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Landing {
     /// The bucket; the deployment's landing bucket where it is not given.
@@ -87,6 +91,7 @@ pub struct Landing {
 
 /// What the removal of a landed object does to what was loaded from it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OnRemoval {
     /// The item goes out of the catalogue, and that is announced.
@@ -98,6 +103,7 @@ pub enum OnRemoval {
 
 /// What becomes of a landed object that is completed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum AfterRoute {
     /// It stays.
@@ -111,6 +117,7 @@ pub enum AfterRoute {
 
 /// How objects are copied and documents rewritten.
 #[derive(Debug, Clone, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Routing {
     /// Whether a rewritten document keeps its original hrefs too, under the alternate-assets extension.
@@ -127,6 +134,7 @@ pub struct Routing {
 /// What becomes of a link: `keep`, `remove`, or a URL to set, with `{collection}` and `{item}`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(from = "String")]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(with = "String"))]
 pub enum LinkRule {
     /// It stays as it is.
     Keep,
@@ -148,6 +156,7 @@ impl From<String> for LinkRule {
 
 /// What becomes of the links that say where a document stands; all others are kept.
 #[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields, rename_all = "lowercase")]
 pub struct Links {
     /// `rel=self`. APIs make their own, and a provider's names its own tree.
@@ -170,6 +179,7 @@ impl Default for Links {
 
 /// How objects are copied. Sizes are in MiB.
 #[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Copying {
     /// What is larger is copied in parts. S3 takes at most 5120 at once.
@@ -194,6 +204,7 @@ impl Default for Copying {
 
 /// One destination bucket about which there is something to say.
 #[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Destination {
     /// The bucket.
@@ -208,8 +219,9 @@ pub struct Destination {
     pub href: Option<String>,
 }
 
-/// How patient the stages are; see [`Policy`].
+/// How patient the stages are.
 #[derive(Debug, Clone, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Retry {
     /// Receives of a failing delivery before it is re-sent with a delay.
@@ -240,6 +252,9 @@ pub enum ConfigError {
         /// Why.
         source: globset::Error,
     },
+    /// Values cannot be as they are; all of them are named at once.
+    #[error("the configuration has wrong: {}", .0.join("; "))]
+    Wrong(Vec<String>),
     /// Environment variables are missing or wrong; all of them are named at once.
     #[error("the environment lacks or has wrong: {}", .0.join(", "))]
     Environment(Vec<String>),
@@ -249,9 +264,59 @@ impl Config {
     /// Reads the file's text.
     ///
     /// # Errors
-    /// [`ConfigError::Toml`] with line and column.
+    /// [`ConfigError::Toml`] with line and column, [`ConfigError::Wrong`] with all that is wrong.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        Ok(toml::from_str(text)?)
+        let config: Self = toml::from_str(text)?;
+        let wrong = config.wrong();
+        if wrong.is_empty() { Ok(config) } else { Err(ConfigError::Wrong(wrong)) }
+    }
+
+    /// Everything that cannot be as it is.
+    fn wrong(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let mut must = |holds: bool, what: String| {
+            if !holds {
+                wrong.push(what);
+            }
+        };
+        let mut places = BTreeSet::new();
+        for Landing { bucket, prefix, provider, metadata, .. } in &self.landings {
+            must(places.insert((bucket, prefix)), format!("landing: prefix {prefix:?} stands there twice"));
+            let is_name = |name: &String| !name.is_empty() && !name.contains('/');
+            must(provider.as_ref().is_none_or(is_name), "landing: a provider is a name without /".into());
+            for glob in metadata.iter().flatten() {
+                let read = Glob::new(glob);
+                must(
+                    read.is_ok(),
+                    format!("landing: metadata: {}", read.err().map(|e| e.to_string()).unwrap_or_default()),
+                );
+            }
+        }
+        let Retry { receives_max, delay_min_ms, delay_max_ms, wait_max_s } = self.retry;
+        must(receives_max != Some(0), "retry.receives_max is at least 1".into());
+        must(delay_min_ms != Some(0), "retry.delay_min_ms is at least 1".into());
+        let (policy, most) = (self.policy(), crate::queue::DELAY_MAX);
+        must(policy.delay_max <= most, format!("retry.delay_max_ms is at most {}, as SQS has it", most.as_millis()));
+        let are_in_order = policy.delay_min <= policy.delay_max || delay_max_ms == Some(0);
+        must(are_in_order, "retry.delay_min_ms is at most delay_max_ms".into());
+        must(wait_max_s != Some(0), "retry.wait_max_s is at least 1".into());
+        let Copying { threshold_mib, part_mib, stream_part_mib, parallel, time_max_s, .. } = self.route.copy;
+        must(threshold_mib <= 5120, "route.copy.threshold_mib is at most 5120, as S3 has it".into());
+        must((1..=5120).contains(&part_mib), "route.copy.part_mib is from 1 to 5120".into());
+        must((1..=5120).contains(&stream_part_mib), "route.copy.stream_part_mib is from 1 to 5120".into());
+        must(parallel > 0, "route.copy.parallel is at least 1".into());
+        must(time_max_s > 0, "route.copy.time_max_s is at least 1".into());
+        let is_url = |text: &str| text.starts_with("https://") || text.starts_with("http://");
+        let mut buckets = BTreeSet::new();
+        for Destination { bucket, endpoint, href, .. } in &self.destinations {
+            must(buckets.insert(bucket), format!("destination: {bucket:?} stands there twice"));
+            must(endpoint.as_deref().is_none_or(is_url), format!("destination {bucket:?}: endpoint is a URL"));
+            let has_key = href.as_ref().is_none_or(|href| href.contains("{key}"));
+            must(has_key, format!("destination {bucket:?}: href names {{key}}"));
+        }
+        let api = &self.notify.api;
+        must(api.is_empty() || is_url(api), "notify.api is a URL".into());
+        wrong
     }
 
     /// The runner's policy with what the file sets.
@@ -385,47 +450,6 @@ impl Landings {
     }
 }
 
-/// Reads settings from the environment and gathers what is missing or wrong.
-#[derive(Debug, Default)]
-pub struct Environment {
-    wrong: Vec<String>,
-}
-
-impl Environment {
-    /// A variable that must be there.
-    pub fn required(&mut self, name: &str) -> String {
-        match std::env::var(name) {
-            Ok(value) if !value.is_empty() => value,
-            _ => {
-                self.wrong.push(format!("{name} (not set)"));
-                String::new()
-            }
-        }
-    }
-
-    /// A variable with a default.
-    pub fn or<T: std::str::FromStr>(&mut self, name: &str, default: T) -> T {
-        match std::env::var(name) {
-            Ok(value) if !value.is_empty() => match value.parse() {
-                Ok(value) => value,
-                Err(_) => {
-                    self.wrong.push(format!("{name} (not a valid value)"));
-                    default
-                }
-            },
-            _ => default,
-        }
-    }
-
-    /// All that was wrong, at once.
-    ///
-    /// # Errors
-    /// [`ConfigError::Environment`].
-    pub fn finish(self) -> Result<(), ConfigError> {
-        if self.wrong.is_empty() { Ok(()) } else { Err(ConfigError::Environment(self.wrong)) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -466,5 +490,108 @@ mod tests {
     fn an_unknown_key_in_the_file_is_an_error() {
         assert!(Config::parse("[[landing]]\nprefx='a'").is_err());
         assert!(Config::parse("[retry]\nwait_max_s=1").is_ok());
+    }
+
+    /// The page as the code has it.
+    fn page() -> String {
+        use std::fmt::Write as _;
+        let mut page = String::from(
+            "# Configuration\n\n\
+            This page follows the code; a test holds it, and `LANDFALL_BLESS=1 cargo test -p landfall-shared page` writes it.\n\n\
+            ## landfall.toml\n\n\
+            One file for all workers, in the work bucket as `config/landfall.toml`; they read it when they start, and name\n\
+            everything in it that cannot be at once. [infra/landfall.toml](../infra/landfall.toml) has every key with its\n\
+            default and a comment. Keys that are not known are refused.\n",
+        );
+        let schema = schemars::schema_for!(Config).to_value();
+        let described = |of: &serde_json::Value| of["description"].as_str().unwrap_or_default().replace('\n', " ");
+        let named = |of: &serde_json::Value| {
+            let reference =
+                [&of["items"]["$ref"], &of["$ref"], &of["anyOf"][0]["$ref"]].into_iter().find_map(|r| r.as_str());
+            reference.map(|reference| reference.trim_start_matches("#/$defs/").to_owned())
+        };
+        let mut tables = vec![(String::new(), schema.clone())];
+        while let Some((path, table)) = tables.pop() {
+            let mut rows = Vec::new();
+            for (key, value) in table["properties"].as_object().into_iter().flatten() {
+                let of = named(value).map(|name| schema["$defs"][&name].clone()).unwrap_or_default();
+                let place = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                if of["properties"].is_object() {
+                    let is_list = value["items"].is_object();
+                    tables.insert(0, (if is_list { format!("[{place}]") } else { place }, of));
+                    continue;
+                }
+                let words = of["oneOf"].as_array().into_iter().flatten();
+                let words =
+                    words.map(|word| format!("`{}`: {}", word["const"].as_str().unwrap_or_default(), described(word)));
+                let what = [described(value)].into_iter().chain(words).collect::<Vec<_>>().join(" ");
+                rows.push(format!("| `{key}` | {} |", what.trim()));
+            }
+            if !rows.is_empty() {
+                let title = described(&table);
+                write!(page, "\n### [{path}]\n\n{title}\n\n| key | what |\n|---|---|\n{}\n", rows.join("\n")).unwrap();
+            }
+        }
+        page.push_str(
+            "\n## The environment\n\nWhat is missing or cannot be read is named all at once when a program starts.\n\n\
+            | variable | who reads it | default | what |\n|---|---|---|---|\n",
+        );
+        for Variable { name, of, default, what } in VARIABLES {
+            writeln!(page, "| `{name}` | {of} | {default} | {what} |").unwrap();
+        }
+        page
+    }
+
+    #[test]
+    fn the_page_follows_the_code() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
+        if std::env::var_os("LANDFALL_BLESS").is_some() {
+            std::fs::write(&path, page()).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(path).unwrap(), page());
+    }
+
+    #[test]
+    fn every_variable_that_is_read_is_on_the_page() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let known: BTreeSet<&str> = VARIABLES.iter().map(|variable| variable.name).collect();
+        let mut folders = vec![root.join("shared/src"), root.join("workers"), root.join("cli/src")];
+        let mut found = BTreeSet::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|extension| extension == "rs") {
+                    let text = std::fs::read_to_string(path).unwrap();
+                    let is_of_name = |c: char| c.is_ascii_uppercase() || c == '_';
+                    let words = text.split(|c| !is_of_name(c)).filter(|word| word.starts_with("LANDFALL_"));
+                    found.extend(words.map(str::to_owned));
+                }
+            }
+        }
+        // What tests read.
+        for of_tests in ["LANDFALL_", "LANDFALL_BLESS", "LANDFALL_SEEDS"] {
+            found.remove(of_tests);
+        }
+        let unknown: Vec<_> = found.iter().filter(|name| !known.contains(name.as_str())).collect();
+        assert!(unknown.is_empty(), "{unknown:?}");
+        let unread = known.iter().filter(|name| name.starts_with("LANDFALL_") && !found.contains(**name));
+        assert_eq!(unread.collect::<Vec<_>>(), Vec::<&&str>::new());
+    }
+
+    #[test]
+    fn the_sample_is_good() {
+        Config::parse(include_str!("../../infra/landfall.toml")).unwrap();
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_named_at_once() {
+        let wrong = Config::parse(
+            "[[landing]]\nprovider='a/b'\nmetadata=['[']\n[[landing]]\n[retry]\nreceives_max=0\ndelay_min_ms=2000000\n
+            [route.copy]\nparallel=0\nthreshold_mib=6000\n[[destination]]\nbucket='b'\nhref='x'\nendpoint='y'\n[notify]\napi='z'",
+        );
+        let Err(ConfigError::Wrong(wrong)) = wrong else { panic!("{wrong:?}") };
+        assert_eq!(wrong.len(), 10, "{wrong:#?}");
     }
 }

@@ -8,6 +8,7 @@ pub mod catalogue;
 pub mod chain;
 pub mod config;
 pub mod documents;
+mod environment;
 pub mod lambda;
 pub mod letters;
 pub mod memory;

@@ -373,7 +373,7 @@ pub async fn down(state: &Path, format: Format) -> anyhow::Result<End> {
 
 fn announce(layout: &Layout, deployment: &Deployment, format: Format, what: &str) -> anyhow::Result<()> {
     if format == Format::Json {
-        return output::json(deployment);
+        return output::json(&deployment.redacted());
     }
     let state = layout.state.display();
     let output = |name: &str| deployment.outputs.get(name).cloned().unwrap_or_default();
