@@ -7,6 +7,11 @@ cargo fmt --all --check
 cargo clippy --quiet --workspace --all-targets -- -D warnings
 "$tools/lint/bin/cfn-lint" infra/landfall.yaml
 "$tools/lint/bin/python" infra/policy.py infra/landfall.yaml --plant
+if command -v terraform >/dev/null; then
+    TF_CLI_CONFIG_FILE=/dev/null terraform fmt -check -diff infra/terraform
+else
+    echo "lint: SKIPPED terraform fmt, which is not installed"
+fi
 if cargo deny --version >/dev/null 2>&1; then
     cargo deny --log-level error check bans licenses sources
 else

@@ -6,10 +6,15 @@ policy.py TEMPLATE --plant     plants each of a list of faults in it, and assert
 
 import copy
 import json
+import re
 import sys
+from pathlib import Path
 
 from cfnlint.decode import decode
 
+# Every grant of every role, and who notices that it is missing; `make test-grants` writes it.
+PAGE = Path(__file__).parent.parent / "docs" / "grants.md"
+MODULE = Path(__file__).parent / "terraform"
 STAGES = ["Validate", "Route", "Load", "Notify"]
 PUBLIC = ["BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets"]
 # A batch call has a name of its own on local endpoints.
@@ -55,6 +60,25 @@ def statements(policy):
 
 def grants(role):
     return [one for policy in role["Policies"] for one in statements(policy)]
+
+
+def named(target):
+    """The resource of a grant as the page about the roles has it: LoadQueue, work/config/*."""
+    if isinstance(target, dict) and "Fn::Sub" in target:
+        text = target["Fn::Sub"].removeprefix("arn:${AWS::Partition}:s3:::")
+        return re.sub(r"\$\{(\w+)BucketName\}", lambda found: found[1].lower(), text)
+    return resource(target)
+
+
+def allowed(role):
+    """Each grant of a role alone: action, resource."""
+    return [(action, named(one_of)) for one in grants(role) for action in listed(one["Action"]) for one_of in listed(one["Resource"])]
+
+
+def on_page():
+    """The grants that the page has, by role."""
+    rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in PAGE.read_text().splitlines() if line.startswith("| `")]
+    return {tuple(row[:3]) for row in rows}
 
 
 def denies_plain(policy, action):
@@ -149,6 +173,10 @@ def functions(t):
                     yield "wide-resource", f"{name} is granted {one['Action']} on everything"
                 elif isinstance(target, dict) and "Fn::Sub" in target and target["Fn::Sub"].endswith(":s3:::*"):
                     yield "wide-resource", f"{name} is granted {one['Action']} on every bucket"
+    found = {(name.removesuffix("Role").lower(), *one) for name, role in roles.items() for one in allowed(role)}
+    for stage, action, target in sorted(found ^ on_page(), key=str):
+        word = "is not granted" if (stage, action, target) in on_page() else "is granted, and is not on the page,"
+        yield "grant", f"{stage} {word} {action} on {target}"
     published = {
         resource(target)
         for one in grants(roles["NotifyRole"])
@@ -189,9 +217,18 @@ def alarms(t):
             yield "dead-alarm", f"nobody is told of letters in {stage}DeadQueue"
 
 
+def terraform(t):
+    """The Terraform module has a variable for each parameter, and passes each on."""
+    variables = {one.replace("_", "") for one in re.findall(r'^variable "(\w+)"', (MODULE / "variables.tf").read_text(), re.M)}
+    passed = set(re.findall(r"^    (\w+) += ", (MODULE / "main.tf").read_text(), re.M))
+    for name in t.parameters:
+        if name.lower() not in variables or name not in passed:
+            yield "terraform", f"the module does not pass {name} on"
+
+
 def check(text):
     t = Template(text)
-    return [found for rules in (queues, buckets, functions, alarms) for found in rules(t)]
+    return [found for rules in (queues, buckets, functions, alarms, terraform) for found in rules(t)]
 
 
 def at(*path):
@@ -212,6 +249,17 @@ def at(*path):
 
 def grant(role, statement):
     return lambda text: text["Resources"][role]["Properties"]["Policies"][0]["PolicyDocument"]["Statement"].append(statement)
+
+
+def revoked(role, action, target):
+    """A fault: one action on one resource is not allowed."""
+
+    def plant(text):
+        for one in grants(text["Resources"][role]["Properties"]):
+            if action in listed(one["Action"]) and target in map(named, listed(one["Resource"])):
+                one["Resource"] = [other for other in listed(one["Resource"]) if named(other) != target]
+
+    return plant
 
 
 def default(parameter, value):
@@ -256,6 +304,7 @@ FAULTS = [
     ("dead-alarm", at("RouteDeadAlarm", P, "AlarmActions")),
     ("error-alarm", at("NotifyErrorsAlarm")),
     ("error-alarm", at("MaintainErrorsAlarm")),
+    ("terraform", lambda text: text["Parameters"].update(NewOne={"Type": "String"})),
 ]
 
 
@@ -268,14 +317,16 @@ def main(path, *options):
         print(f"{path}: {rule}: {problem}")
     if check(text) or not options:
         return bool(check(text))
+    roles = Template(text).of("AWS::IAM::Role")
+    faults = FAULTS + [("grant", revoked(name, *one)) for name, role in roles.items() for one in allowed(role)]
     missed = 0
-    for number, (rule, plant) in enumerate(FAULTS, 1):
+    for number, (rule, plant) in enumerate(faults, 1):
         faulty = copy.deepcopy(text)
         plant(faulty)
         if rule not in [found for found, _ in check(faulty)]:
             print(f"{path}: fault {number} is not found, {rule} was expected: {check(faulty)}")
             missed += 1
-    print(f"{path}: {len(FAULTS) - missed} of {len(FAULTS)} planted faults are found")
+    print(f"{path}: {len(faults) - missed} of {len(faults)} planted faults are found")
     return bool(missed)
 
 

@@ -274,7 +274,13 @@ impl Doctor<'_> {
         );
 
         let visibility = number(&own, &QueueAttributeName::VisibilityTimeout);
-        let short = (visibility < VISIBILITY_MIN).then(|| format!("messages come again after {visibility} s"));
+        // <https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html>
+        let of_function = self.connected.deployment.outputs.get("FunctionTimeout").and_then(|text| text.parse().ok());
+        let least = of_function.map_or(VISIBILITY_MIN, |timeout: u64| 6 * timeout);
+        let short = (visibility < least).then(|| {
+            let function = of_function.map(|timeout| format!(", its function may take {timeout} s"));
+            format!("messages come again after {visibility} s{}", function.unwrap_or_default())
+        });
         self.judge(
             "visibility",
             stage,

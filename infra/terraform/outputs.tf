@@ -50,6 +50,10 @@ output "notify_dead_queue" {
   value = aws_cloudformation_stack.landfall.outputs["NotifyDeadQueue"]
 }
 
+output "function_timeout" {
+  value = lookup(aws_cloudformation_stack.landfall.outputs, "FunctionTimeout", null)
+}
+
 output "maintain_function" {
   value = lookup(aws_cloudformation_stack.landfall.outputs, "MaintainFunction", null)
 }

@@ -84,6 +84,13 @@ async fn each_fault_is_found_and_nothing_else() {
         set(&before).await;
     }
 
+    // A function that may take longer than its messages stay invisible.
+    let mut slow = deployment.clone();
+    slow.outputs.insert("FunctionTimeout".into(), "100".into());
+    slow.write(real.state()).unwrap();
+    check(&failed(&real).await, &["visibility"]);
+    deployment.write(real.state()).unwrap();
+
     // What S3 tells.
     let landing = output("LandingBucket");
     let arn = "arn:aws:sqs:us-east-1:000000000000:landfall-validate";

@@ -465,12 +465,21 @@ fn record_one(view: &mut View, report: &Envelope<Report>, released_by: Option<&E
     let at_subject = view.row(&cause.object, &subject).cloned();
     if let Report::Item(loaded) = &report.event {
         // What another key has made of the item since is announced by its own report.
-        let is_overtaken = match loaded.effect {
-            Effect::Deleted => view.is_held_by_another(cause, &subject),
-            Effect::Created | Effect::Replaced => view.outdone_by(cause, &subject, &report.provider).is_some(),
-        };
-        if is_overtaken {
-            return Standing::Superseded;
+        match loaded.effect {
+            Effect::Deleted if view.is_held_by_another(cause, &subject) => return Standing::Superseded,
+            Effect::Deleted => {}
+            Effect::Created | Effect::Replaced => {
+                if let Some(rival) = view.outdone_by(cause, &subject, &report.provider) {
+                    // It was loaded, and comes to its end unannounced.
+                    let unannounced =
+                        |row: &Row| row.event == report.id && row.state == State::Loaded && row.announced.is_none();
+                    if let Some(row) = at_subject.filter(unannounced) {
+                        let (code, reason) = (Some("superseded".into()), Some(format!("{rival} landed later")));
+                        view.write(Row { state: State::Superseded, code, reason, ..row });
+                    }
+                    return Standing::Superseded;
+                }
+            }
         }
     }
     if matches!(report.event, Report::Item(_) | Report::Collection(_)) {
@@ -589,6 +598,7 @@ fn record_one(view: &mut View, report: &Envelope<Report>, released_by: Option<&E
 #[cfg(test)]
 mod tests {
     use landfall_events::routed::RoutedObject;
+    use landfall_events::status::Outcome;
     use landfall_events::{Change, Document, Event, Sequencer};
 
     use super::*;
@@ -859,6 +869,32 @@ mod tests {
         check(&mut view, &[item("i", cause("k", "1", 1))], &[CREATED]);
         record_all(&mut view, &[Envelope::new(late.into(), "p", 0)]);
         assert_eq!(view.rows.values().map(|row| row.state).collect::<Vec<_>>(), [State::Loaded]);
+    }
+
+    #[test]
+    fn what_was_loaded_and_is_outdone_before_it_is_announced_comes_to_its_end() {
+        let mut view = with_collection();
+        check(&mut view, &[item("i", cause("old", "1", 1)), item("i", cause("new", "1", 2))], &[CREATED, REPLACED]);
+        let loaded = landfall_events::report::ItemLoaded {
+            cause: cause("old", "1", 1),
+            collection: "c".into(),
+            item: "i".into(),
+            effect: Effect::Created,
+            document: None,
+            assets: Vec::new(),
+            place: None,
+        };
+        let report: Envelope<Report> = Envelope::new(loaded.into(), "p", 0);
+
+        for _ in 0..2 {
+            let recorded = record(&mut view, std::slice::from_ref(&report), None).remove(0);
+            assert_eq!(recorded.standing, Standing::Superseded);
+            assert_eq!(recorded.row.unwrap().outcome(false), Outcome::Superseded);
+        }
+        // When the newer goes, its document comes back.
+        let gone = removed(cause("new", "2", 3));
+        let settled = plan(&mut view, &[&gone], until()).remove(0);
+        assert_eq!(settled.back.iter().map(|back| &*back.cause.object.key).collect::<Vec<_>>(), ["old"]);
     }
 
     #[test]
