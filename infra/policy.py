@@ -75,10 +75,15 @@ def allowed(role):
     return [(action, named(one_of)) for one in grants(role) for action in listed(one["Action"]) for one_of in listed(one["Resource"])]
 
 
+def rows_of_page():
+    """The rows of the page: role, action, resource, and what notices that it is missing."""
+    lines = [line for line in PAGE.read_text().splitlines() if line.startswith("| `")]
+    return [tuple(cell.strip(" `") for cell in line.split("|")[1:-1]) for line in lines]
+
+
 def on_page():
     """The grants that the page has, by role."""
-    rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in PAGE.read_text().splitlines() if line.startswith("| `")]
-    return {tuple(row[:3]) for row in rows}
+    return {row[:3] for row in rows_of_page()}
 
 
 def denies_plain(policy, action):
