@@ -300,19 +300,16 @@ impl Config {
         let are_in_order = policy.delay_min <= policy.delay_max || delay_max_ms == Some(0);
         must(are_in_order, "retry.delay_min_ms is at most delay_max_ms".into());
         must(wait_max_s != Some(0), "retry.wait_max_s is at least 1".into());
-        let Copying { threshold_mib, part_mib, stream_part_mib, parallel, time_max_s, .. } = self.route.copy;
+        let Copying { threshold_mib, part_mib, stream_part_mib, parallel, .. } = self.route.copy;
         must(threshold_mib <= 5120, "route.copy.threshold_mib is at most 5120, as S3 has it".into());
         must((1..=5120).contains(&part_mib), "route.copy.part_mib is from 1 to 5120".into());
         must((1..=5120).contains(&stream_part_mib), "route.copy.stream_part_mib is from 1 to 5120".into());
         must(parallel > 0, "route.copy.parallel is at least 1".into());
-        must(time_max_s > 0, "route.copy.time_max_s is at least 1".into());
         let is_url = |text: &str| text.starts_with("https://") || text.starts_with("http://");
         let mut buckets = BTreeSet::new();
-        for Destination { bucket, endpoint, href, .. } in &self.destinations {
+        for Destination { bucket, endpoint, .. } in &self.destinations {
             must(buckets.insert(bucket), format!("destination: {bucket:?} stands there twice"));
             must(endpoint.as_deref().is_none_or(is_url), format!("destination {bucket:?}: endpoint is a URL"));
-            let has_key = href.as_ref().is_none_or(|href| href.contains("{key}"));
-            must(has_key, format!("destination {bucket:?}: href names {{key}}"));
         }
         let api = &self.notify.api;
         must(api.is_empty() || is_url(api), "notify.api is a URL".into());
@@ -589,9 +586,9 @@ mod tests {
     fn all_that_is_wrong_is_named_at_once() {
         let wrong = Config::parse(
             "[[landing]]\nprovider='a/b'\nmetadata=['[']\n[[landing]]\n[retry]\nreceives_max=0\ndelay_min_ms=2000000\n
-            [route.copy]\nparallel=0\nthreshold_mib=6000\n[[destination]]\nbucket='b'\nhref='x'\nendpoint='y'\n[notify]\napi='z'",
+            [route.copy]\nparallel=0\nthreshold_mib=6000\n[[destination]]\nbucket='b'\nendpoint='y'\n[notify]\napi='z'",
         );
         let Err(ConfigError::Wrong(wrong)) = wrong else { panic!("{wrong:?}") };
-        assert_eq!(wrong.len(), 10, "{wrong:#?}");
+        assert_eq!(wrong.len(), 9, "{wrong:#?}");
     }
 }
