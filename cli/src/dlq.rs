@@ -119,6 +119,12 @@ enum At {
 }
 
 impl Found {
+    /// Whether it is a report that tells of no end: its id may be that of another stage's refusal of the same object.
+    fn is_of_silent(&self) -> bool {
+        let report = || Envelope::<events::Report>::from_json(&self.body).ok();
+        self.stage == "notify" && report().is_some_and(|report| letters::is_silent(report.event.kind()))
+    }
+
     fn code(&self) -> &str {
         self.letter.as_ref().map_or("no reason", |letter| letter.code.as_str())
     }
@@ -549,7 +555,8 @@ pub async fn events(connected: &Connected) -> anyhow::Result<BTreeSet<String>> {
     let select = Select::default();
     for stage in stages(&select) {
         each(connected, stage, &select, async |letters: Vec<Found>| {
-            events.extend(letters.iter().filter_map(|one| Some(one.letter.as_ref()?.event.as_ref()?.0.clone())));
+            let telling = letters.iter().filter(|one| !one.is_of_silent());
+            events.extend(telling.filter_map(|one| Some(one.letter.as_ref()?.event.as_ref()?.0.clone())));
             Ok(letters)
         })
         .await?;
@@ -652,7 +659,7 @@ async fn delete<'f>(dead: &dyn Queue, archive: &Archive, letters: &'f [Found]) -
 async fn forget(connected: &Connected, letters: &[Found]) -> anyhow::Result<()> {
     let Ok(catalogue) = connected.catalogue() else { return Ok(()) };
     let mut events = Vec::new();
-    for one in letters {
+    for one in letters.iter().filter(|one| !one.is_of_silent()) {
         events.extend(one.letter.as_ref().and_then(|letter| letter.event.clone()));
         events.extend(one.causes.iter().map(|cause| EventId::of(cause, REFUSED_KIND, one.redrive)));
         // What notify could not announce stands in the ledger under its own id.

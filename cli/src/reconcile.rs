@@ -108,6 +108,8 @@ struct Run<'r> {
     checked: u64,
     found: BTreeMap<Kind, Difference>,
     again: Vec<Outgoing>,
+    /// Removals that are sent again.
+    removals: BTreeSet<(ObjectRef, u32)>,
     sent: u64,
 }
 
@@ -133,6 +135,7 @@ pub async fn run(command: &Reconcile, place: &Place, format: Format) -> anyhow::
         checked: 0,
         found: BTreeMap::new(),
         again: Vec::new(),
+        removals: BTreeSet::new(),
         sent: 0,
     };
     if command.collection.is_none() {
@@ -214,10 +217,11 @@ impl Run<'_> {
     /// The whole file as its members name it: in the order of its key, what is sent again is no older than they are.
     /// `None` where one of them was touched a moment ago.
     async fn of_members(&self, cause: &Cause) -> anyhow::Result<Option<Envelope<Landed>>> {
-        let (bucket, prefix) = (Some(cause.object.bucket.clone()), Some(cause.object.key.clone()));
-        let rows = self.catalogue.rows(&RowFilter { bucket, prefix, ..RowFilter::default() }, PAGE).await?;
+        // In the order of keys: the key itself is the first of those that start so.
+        let filter = RowFilter { prefix: Some(cause.object.key.clone()), ..RowFilter::default() };
+        let rows = self.catalogue.page(&filter, None, PAGE).await?;
         let of_file = |row: &&LedgerRow| row.row.cause.object == cause.object && row.row.cause.etag == cause.etag;
-        let newest = rows.iter().find(of_file).filter(|row| row.updated <= self.before);
+        let newest = rows.iter().filter(of_file).max_by_key(|row| row.updated).filter(|row| row.updated <= self.before);
         Ok(newest.map(|row| {
             let landed = Landed { cause: row.row.cause.of_object() };
             Envelope::new(landed, row.row.provider.clone(), 0)
@@ -257,6 +261,10 @@ impl Run<'_> {
                     // What is removed is removed as a whole.
                     let is_whole = row.row.cause.change == Change::Removed;
                     let cause = if is_whole { row.row.cause.of_object() } else { row.row.cause.clone() };
+                    // One removal tells of all that went with it.
+                    if is_whole && !self.removals.insert((cause.object.clone(), redrive)) {
+                        continue;
+                    }
                     let landed = Landed { cause };
                     self.send_again(&Envelope::new(landed, row.row.provider.clone(), redrive)).await?;
                 }

@@ -329,6 +329,12 @@ pub const REFUSED_KIND: &str = "landfall.object.refused.v1";
 /// The type of the report of a wait.
 pub(crate) const WAITING_KIND: &str = "landfall.object.waiting.v1";
 
+/// Whether what becomes of a report of this type says nothing of its object.
+#[must_use]
+pub fn is_silent(kind: &str) -> bool {
+    SILENT_KINDS.contains(&kind)
+}
+
 /// Reports that tell of no end of their object: what becomes of such a report says nothing of it.
 const SILENT_KINDS: [&str; 3] = [REFUSED_KIND, WAITING_KIND, "landfall.object.ignored.v1"];
 
@@ -345,7 +351,7 @@ impl Facts<'_> {
         let refused = report::Refused { cause: cause.clone(), stage: self.stage.to_owned(), refusal };
         let report = envelope.followed_by(Report::from(refused));
         let letter = self.letter(code, reason, &report, Some(object_of(cause)));
-        (letter, (!SILENT_KINDS.contains(&envelope.event.kind())).then_some(report))
+        (letter, (!is_silent(envelope.event.kind())).then_some(report))
     }
 
     /// The same of what cannot be read: it names no object that landed, and is announced under its queue and its

@@ -140,19 +140,28 @@ fn begin() {
 }
 
 /// A batch began: so many events, the oldest of which landed so long ago.
-pub(crate) fn received(events: usize, oldest: Option<Duration>) {
+/// They are in flight until what this gives is dropped, however the batch ends.
+pub(crate) fn received(events: usize, oldest: Option<Duration>) -> InFlight {
     counter!(RECEIVED).increment(events as u64);
     gauge!(IN_FLIGHT).increment(events as f64);
     histogram!(BATCH).record(events as f64);
     if let Some(age) = oldest {
         histogram!(AGE).record(age.as_secs_f64());
     }
+    InFlight { events, begun: tokio::time::Instant::now() }
 }
 
-/// It is over.
-pub(crate) fn settled(events: usize, took: Duration) {
-    gauge!(IN_FLIGHT).decrement(events as f64);
-    histogram!(DURATION).record(took.as_secs_f64());
+/// A batch that is being handled.
+pub(crate) struct InFlight {
+    events: usize,
+    begun: tokio::time::Instant,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        gauge!(IN_FLIGHT).decrement(self.events as f64);
+        histogram!(DURATION).record(self.begun.elapsed().as_secs_f64());
+    }
 }
 
 /// A stage is done with an event.
@@ -198,8 +207,7 @@ mod tests {
     /// Everything that can be told, once.
     fn tell_all() {
         begin();
-        received(3, Some(Duration::from_secs(2)));
-        settled(3, Duration::from_millis(20));
+        drop(received(3, Some(Duration::from_secs(2))));
         done();
         refused(&codes::STAC_SCHEMA);
         refused(&codes::Code::read("somebody's own"));

@@ -163,7 +163,6 @@ impl<S: Stage> Runner<S> {
         let mut verdicts = vec![Verdict::Ack; deliveries.len()];
         let mut posts = Vec::new();
         let mut works = Vec::new();
-        let begun = tokio::time::Instant::now();
         for (index, delivery) in deliveries.iter().enumerate() {
             let passed = delivery.attributes.get(PASSED).map(|text| Passed::read(text)).unwrap_or_default();
             let redrive = redrive_of(&delivery.attributes);
@@ -186,7 +185,7 @@ impl<S: Stage> Runner<S> {
         let batch: Vec<_> = works.iter().map(|work| work.received.envelope.clone()).collect();
         let now = (self.now)();
         let ages = batch.iter().map(|envelope| now.duration_since(envelope.event.cause().event_time));
-        metrics::received(batch.len(), ages.max().map(|age| age.try_into().unwrap_or_default()));
+        let in_flight = metrics::received(batch.len(), ages.max().map(|age| age.try_into().unwrap_or_default()));
         let handled = telemetry::Batch::begin(S::NAME, works.iter().map(|work| &work.step));
         let results = self.guarded(&batch, batch_time_max.min(self.policy.batch_time_max)).await;
         drop(handled);
@@ -201,7 +200,7 @@ impl<S: Stage> Runner<S> {
         }
 
         self.post(posts, deliveries, &mut verdicts).await;
-        metrics::settled(batch.len(), begun.elapsed());
+        drop(in_flight);
         verdicts
     }
 
@@ -446,9 +445,8 @@ impl<S: Stage> Runner<S> {
         let step = Step::begin(S::NAME, &delivery.attributes);
         step.tell("landfall.outcome", "refused");
         step.tell("landfall.code", code.to_string());
-        metrics::received(1, None);
+        drop(metrics::received(1, None));
         metrics::refused(&code);
-        metrics::settled(1, Duration::ZERO);
         let facts = Facts { stage: S::NAME, tries, now, trace: Some(step.traceparent()) };
         let (letter, report) = facts.of_unreadable(&unread.body, Refusal::new(code, reason), redrive);
         let message = Outgoing {
@@ -508,6 +506,7 @@ impl<S: Stage> Runner<S> {
             trace: delivery.attributes.get(TRACEPARENT).cloned(),
         };
         let refusal = Refusal::new(codes::DELIVERY_UNSENDABLE, failure.to_string());
+        metrics::refused(&refusal.code);
         let read = S::Input::read(&delivery.body, &*self.provider_of).into_iter().flatten();
         let (letters, reports): (Vec<_>, Vec<_>) =
             read.map(|received| facts.of_refusal(&received.envelope, refusal.clone())).unzip();

@@ -72,15 +72,19 @@ pub fn start_traces(stage: &'static str) {
     }
 }
 
+/// The longest that is waited for the collector: an invocation's answer must not be lost with its spans.
+const FLUSH_MAX: std::time::Duration = std::time::Duration::from_millis(800);
+
 /// Sends the spans that are not sent yet: before a function is frozen, and at the end of a process. What cannot be sent
 /// is told and lost.
 pub async fn flush_traces() {
     let Some(provider) = PROVIDER.get() else { return };
     // It blocks its thread until the collector has answered.
-    match tokio::task::spawn_blocking(|| provider.force_flush()).await {
-        Ok(Ok(())) => {}
+    match tokio::time::timeout(FLUSH_MAX, tokio::task::spawn_blocking(|| provider.force_flush())).await {
+        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Err(error))) => warn!(reason = %error, "spans could not be sent"),
         Ok(Err(error)) => warn!(reason = %error, "spans could not be sent"),
-        Err(error) => warn!(reason = %error, "spans could not be sent"),
+        Err(_) => warn!("the collector does not answer; spans are lost"),
     }
 }
 

@@ -206,7 +206,14 @@ async fn postgres_and_memory_decide_the_same() {
 fn change(number: u32) -> Cause {
     let object = ObjectRef::new("landing", "k");
     let sequencer = Sequencer::try_from(format!("{number:X}")).ok();
-    Cause { object, sequencer, etag: Some(format!("e{number}")), ..Dice(StdRng::seed_from_u64(1)).cause("k") }
+    let event_time = Timestamp::from_second(Timestamp::now().as_second() + i64::from(number)).unwrap();
+    Cause {
+        object,
+        sequencer,
+        event_time,
+        etag: Some(format!("e{number}")),
+        ..Dice(StdRng::seed_from_u64(1)).cause("k")
+    }
 }
 
 fn refused(cause: Cause) -> Envelope<Report> {
@@ -225,6 +232,11 @@ async fn a_file_is_told_of_when_all_its_members_are() {
         assert_eq!(known.len(), 1);
         assert_eq!(known[&name].is_in_part(), in_part, "{known:?}");
     }
+    // What some members have come to is forgotten after a time: the others stand for all.
+    let long_ago = "update landfall.ledger set event_time = event_time - interval '100 days' where member <> 2;
+        delete from landfall.ledger where member = 2";
+    database.client.batch_execute(long_ago).await.unwrap();
+    assert!(!postgres.known("landing", &["k"]).await.unwrap()[&name].is_in_part());
     // A document that is no file of members is told of by its one row.
     postgres.record(&[refused(change(2))], None).await.unwrap();
     let known = postgres.known("landing", &["k"]).await.unwrap();

@@ -96,10 +96,11 @@ async fn ask_ledger(status: &Status, landing: &Landing<'_>, catalogue: &Postgres
             flying.extend(in_flight(catalogue, lines.collect()).await?);
         }
     }
+    // Again, and before the ledger's rows: what comes to its end meanwhile is told twice in one answer, and never not at all.
+    let flying = in_flight(catalogue, flying).await?;
     let rows = if status.delivery.is_some() { Vec::new() } else { catalogue.rows(&filter, status.most).await? };
     let is_whole = status.delivery.is_none() && i64::try_from(rows.len()).is_ok_and(|rows| rows < status.most);
     let counts = if is_whole { Vec::new() } else { catalogue.counts(&filter).await? };
-    let flying = in_flight(catalogue, flying).await?;
     if is_whole {
         return Ok(Answer::of_lines(rows.iter().map(line).chain(flying).collect()));
     }

@@ -475,7 +475,7 @@ fn record_one(view: &mut View, report: &Envelope<Report>, released_by: Option<&E
                         |row: &Row| row.event == report.id && row.state == State::Loaded && row.announced.is_none();
                     if let Some(row) = at_subject.filter(unannounced) {
                         let (code, reason) = (Some("superseded".into()), Some(format!("{rival} landed later")));
-                        view.write(Row { state: State::Superseded, code, reason, ..row });
+                        view.write(Row { state: State::Superseded, code, reason, parked: None, ..row });
                     }
                     return Standing::Superseded;
                 }

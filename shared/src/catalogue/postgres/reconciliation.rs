@@ -9,7 +9,7 @@ use tokio_postgres::types::ToSql;
 
 use super::super::{CatalogueError, DROPPED, Row};
 use super::ledger::{member_number, read_row, storable};
-use super::{LedgerRow, PostgresCatalogue, RowFilter};
+use super::{KEEP, LedgerRow, PostgresCatalogue, RowFilter};
 
 /// Collection and id.
 type Name = (String, String);
@@ -122,11 +122,13 @@ impl PostgresCatalogue {
     /// [`CatalogueError`].
     pub async fn known(&self, bucket: &str, keys: &[&str]) -> Result<BTreeMap<(String, String), Told>, CatalogueError> {
         let client = self.client().await?;
-        // What an overwritten file has left says nothing of the file.
-        let sql = "select key, coalesce(etag, ''), max(members), count(distinct member) filter (where member > 0)
+        // What an overwritten file has left says nothing of the file. What members have come to is forgotten after a time:
+        // then those that are known stand for all.
+        let sql = "select key, coalesce(etag, ''), case when max(event_time) > $3 then max(members) end, count(distinct member) filter (where member > 0)
             from landfall.ledger where bucket = $1 and key = any($2) and not (state = 'removed' and change = 'created')
             group by 1, 2";
-        let rows = client.query(sql, &[&bucket, &keys]).await?;
+        let remembered = Timestamp::now().saturating_sub(KEEP).unwrap_or(Timestamp::MIN);
+        let rows = client.query(sql, &[&bucket, &keys, &remembered]).await?;
         let read = |row: &SqlRow| {
             let members = row.get::<_, Option<i32>>(2).map(|members| u32::try_from(members).unwrap_or(0));
             let told = Told { members, settled: u32::try_from(row.get::<_, i64>(3)).unwrap_or(u32::MAX) };
