@@ -162,12 +162,19 @@ pub(crate) fn landed(bucket: &str, object: &Object, landings: &Landings) -> Opti
         etag: Some(object.e_tag()?.trim_matches('"').to_owned()),
         size: object.size().and_then(|size| u64::try_from(size).ok()),
         sequencer: None,
-        event_time: Timestamp::new(object.last_modified()?.secs(), 0).ok()?,
+        event_time: within(object.last_modified()?.secs())?,
         member: None,
         members: None,
     };
     let provider = landings.site(&cause.object)?.provider.to_owned();
     Some(Envelope::new(Landed { cause }, provider, 0))
+}
+
+/// When something was written of which only the second is known: not before anything else that was written in the same
+/// second, and not after now.
+fn within(second: i64) -> Option<Timestamp> {
+    let (first, last) = (Timestamp::new(second, 0).ok()?, Timestamp::new(second, 999_000_000).ok()?);
+    Some(last.min(Timestamp::now().max(first)))
 }
 
 /// Where it is written down how far a backfill of a place is.

@@ -12,7 +12,7 @@ use landfall_events::letter::{Letter, REDRIVE, TRACEPARENT, redrive_of};
 use landfall_events::{Cause, Document, Envelope, Event, EventId, Landed, ObjectRef, Passed, Problem};
 use landfall_shared::aws::S3Objects;
 use landfall_shared::catalogue::RowFilter;
-use landfall_shared::letters::{self, Archive, REFUSED_KIND, Walk};
+use landfall_shared::letters::{self, Archive, Walk, refusal_id};
 use landfall_shared::objects::Objects;
 use landfall_shared::queue::{BATCH_MAX, Outgoing, Queue};
 use landfall_shared::runner::group;
@@ -661,7 +661,7 @@ async fn forget(connected: &Connected, letters: &[Found]) -> anyhow::Result<()> 
     let mut events = Vec::new();
     for one in letters.iter().filter(|one| !one.is_of_silent()) {
         events.extend(one.letter.as_ref().and_then(|letter| letter.event.clone()));
-        events.extend(one.causes.iter().map(|cause| EventId::of(cause, REFUSED_KIND, one.redrive)));
+        events.extend(one.causes.iter().map(|cause| refusal_id(cause, one.redrive)));
         // What notify could not announce stands in the ledger under its own id.
         events.extend(Envelope::<events::Report>::from_json(&one.body).ok().map(|report| report.id));
     }

@@ -8,12 +8,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 use jiff::{SignedDuration, Timestamp};
 use landfall_events::report::Effect;
 use landfall_events::status::Outcome;
-use landfall_events::{Cause, Change, Envelope, EventId, Landed, ObjectRef};
+use landfall_events::{Cause, Change, Envelope, Landed, ObjectRef};
 use landfall_route::BucketMap;
 use landfall_shared::aws::{self, S3Objects};
 use landfall_shared::catalogue::{DROPPED, KEEP, LedgerRow, PostgresCatalogue, RowFilter, State, Subject, Told};
 use landfall_shared::config::Landings;
-use landfall_shared::letters::{self, REFUSED_KIND};
+use landfall_shared::letters::{self, refusal_id};
 use landfall_shared::objects::Objects;
 use landfall_shared::queue::{BATCH_MAX, Outgoing};
 use landfall_shared::runner::message;
@@ -294,7 +294,7 @@ impl Run<'_> {
                 (State::Loaded | State::Routed | State::Removed, _)
                     if row.row.announced.is_none() && row.row.code.as_deref() == Some(DROPPED) => {}
                 (State::Loaded | State::Routed, _) if row.row.outcome(false) == Outcome::Refused => {
-                    let refusal = EventId::of(&row.row.cause, REFUSED_KIND, row.row.redrive);
+                    let refusal = refusal_id(&row.row.cause, row.row.redrive);
                     if !letters.contains(&refusal.0) {
                         suspects.push((row, Kind::NeverAnnounced, of(row)));
                     }
@@ -302,7 +302,7 @@ impl Run<'_> {
                 (State::Removed, Subject::Item { collection, item })
                     if row.row.effect == Some(Effect::Deleted) && row.row.announced.is_none() =>
                 {
-                    let refusal = EventId::of(&row.row.cause, REFUSED_KIND, row.row.redrive);
+                    let refusal = refusal_id(&row.row.cause, row.row.redrive);
                     if row.row.code.is_none() || !letters.contains(&refusal.0) {
                         deleted.push(((collection.as_str(), item.as_str()), row));
                     }

@@ -21,7 +21,7 @@ use source::Source;
 /// What is asked for.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Status {
-    /// A key, or the start of keys, in the landing bucket
+    /// A key, or the start of keys, wherever files land
     #[arg(value_name = "KEY", conflicts_with = "delivery")]
     key: Option<String>,
     /// One line for all that starts with this: so many completed, refused by code, waiting, in flight
@@ -160,13 +160,13 @@ fn is_settled(status: &Status, answer: &Answer) -> bool {
 /// Asks until all is settled, and shows people each change as it happens.
 async fn wait(status: &Status, source: &mut Source, limit: Duration, format: Format) -> anyhow::Result<Answer> {
     let started = tokio::time::Instant::now();
-    let mut shown: BTreeMap<(String, Option<u32>), Outcome> = BTreeMap::new();
+    let mut shown: BTreeMap<(ObjectRef, Option<u32>), Outcome> = BTreeMap::new();
     let spinner = ProgressBar::new_spinner();
     loop {
         let asked = tokio::time::Instant::now();
         let answer = source.ask(status).await?;
         for line in &answer.objects {
-            let place = (line.cause.object.key.clone(), line.cause.member);
+            let place = (line.cause.object.clone(), line.cause.member);
             let before = shown.insert(place, line.outcome);
             if format == Format::Human && !status.summary && before != Some(line.outcome) {
                 let what = if line.outcome == Outcome::InFlight { String::new() } else { what(line) };

@@ -13,6 +13,7 @@ use landfall_events::{Cause, Change, Envelope, Event, EventId, ObjectRef, Refusa
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
+use crate::metrics;
 use crate::objects::{Objects, ObjectsError, Over, Properties};
 use crate::queue::{BATCH_MAX, Delivery, Outgoing, Queue, QueueError};
 use crate::runner::{ProviderOf, group, message};
@@ -296,6 +297,7 @@ impl Letters<'_> {
                 }
                 sent => sent.map_err(|error| error.to_string())?,
             }
+            metrics::refused(&letter.code);
         }
         Ok(())
     }
@@ -324,7 +326,13 @@ pub(crate) struct Facts<'a> {
 }
 
 /// The type of the report of a refusal.
-pub const REFUSED_KIND: &str = "landfall.object.refused.v1";
+const REFUSED_KIND: &str = "landfall.object.refused.v1";
+
+/// The id of the report that a change was refused in this generation.
+#[must_use]
+pub fn refusal_id(cause: &Cause, redrive: u32) -> EventId {
+    EventId::of(cause, REFUSED_KIND, redrive)
+}
 
 /// The type of the report of a wait.
 pub(crate) const WAITING_KIND: &str = "landfall.object.waiting.v1";

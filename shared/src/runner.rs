@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use jiff::{SignedDuration, Timestamp};
+use landfall_events::codes::Code;
 use landfall_events::letter::{Letter, TRACEPARENT, redrive_of};
 use landfall_events::report::Waiting;
 use landfall_events::status::{PASSED, Passed};
@@ -115,6 +116,34 @@ struct Post {
     message: Outgoing,
 }
 
+/// What follows from an event: what is sent, and what is counted when that is sent. A delivery that comes again says
+/// everything again.
+#[derive(Default)]
+struct Followed {
+    posts: Vec<Post>,
+    counts: Vec<Count>,
+}
+
+impl Followed {
+    fn add(&mut self, other: Self) {
+        self.posts.extend(other.posts);
+        self.counts.extend(other.counts);
+    }
+}
+
+/// What is counted of one delivery.
+struct Count {
+    delivery: usize,
+    what: What,
+}
+
+/// What an event has come to.
+enum What {
+    Done,
+    Waits,
+    Refused(Code),
+}
+
 /// One event to handle, and the delivery that brought it.
 struct Work<E> {
     delivery: usize,
@@ -161,7 +190,7 @@ impl<S: Stage> Runner<S> {
     /// The same, where the stage has less time than its policy gives it.
     pub async fn settle_within(&self, deliveries: &[Delivery], batch_time_max: Duration) -> Vec<Verdict> {
         let mut verdicts = vec![Verdict::Ack; deliveries.len()];
-        let mut posts = Vec::new();
+        let mut followed = Followed::default();
         let mut works = Vec::new();
         for (index, delivery) in deliveries.iter().enumerate() {
             let passed = delivery.attributes.get(PASSED).map(|text| Passed::read(text)).unwrap_or_default();
@@ -177,7 +206,7 @@ impl<S: Stage> Runner<S> {
                         tell(&step, &received.envelope, delivery);
                         works.push(Work { delivery: index, received, step });
                     }
-                    Err(unread) => posts.extend(self.unreadable(index, delivery, &unread, redrive)),
+                    Err(unread) => followed.add(self.unreadable(index, delivery, &unread, redrive)),
                 }
             }
         }
@@ -194,12 +223,20 @@ impl<S: Stage> Runner<S> {
             let span = self.span(work, delivery);
             let _entered = span.enter();
             match self.decide(work, delivery, result) {
-                Ok(followed) => posts.extend(followed),
+                Ok(what) => followed.add(what),
                 Err(after) => retry(&mut verdicts[work.delivery], after),
             }
         }
 
-        self.post(posts, deliveries, &mut verdicts).await;
+        self.post(followed.posts, deliveries, &mut verdicts).await;
+        let counts = followed.counts.into_iter().filter(|count| verdicts[count.delivery] == Verdict::Ack);
+        for Count { what, .. } in counts {
+            match what {
+                What::Done => metrics::done(),
+                What::Waits => metrics::parked(),
+                What::Refused(code) => metrics::refused(&code),
+            }
+        }
         drop(in_flight);
         verdicts
     }
@@ -310,7 +347,7 @@ impl<S: Stage> Runner<S> {
         work: &Work<S::Input>,
         delivery: &Delivery,
         result: Result<Outcome<S>, Unfinished<S::Error>>,
-    ) -> Result<Vec<Post>, Duration> {
+    ) -> Result<Followed, Duration> {
         match result {
             Ok(Outcome::Done(done)) => {
                 info!(
@@ -322,18 +359,19 @@ impl<S: Stage> Runner<S> {
                 );
                 let kinds = done.next.iter().map(|next| next.event.kind());
                 let kinds = kinds.chain(done.reports.iter().map(|report| report.event.kind()));
-                kinds.filter(|kind| *kind == WAITING_KIND).for_each(|_| metrics::parked());
-                if done.refused.iter().all(|refused| refused.member.is_some()) {
-                    metrics::done();
-                }
-                let mut posts = Vec::new();
+                let count = |what| Count { delivery: work.delivery, what };
+                let waits = kinds.filter(|kind| *kind == WAITING_KIND).map(|_| count(What::Waits));
+                let is_done = done.refused.iter().all(|refused| refused.member.is_some());
+                let counts = waits.chain(is_done.then(|| count(What::Done))).collect();
+                let mut followed = Followed { posts: Vec::new(), counts };
+                let posts = &mut followed.posts;
                 posts.extend(done.next.iter().map(|next| self.post_on(work, Outlet::Next, next)));
                 posts.extend(done.reports.iter().map(|report| self.post_on(work, Outlet::Notify, report)));
                 posts.extend(done.again.iter().map(|again| post(work, Outlet::Own, again)));
                 for refused in done.refused {
-                    posts.extend(self.refuse(work, delivery, refused));
+                    followed.add(self.refuse(work, delivery, refused));
                 }
-                Ok(posts)
+                Ok(followed)
             }
             Ok(Outcome::Wait(wait)) => Ok(self.wait(work, delivery, wait)),
             Err(Unfinished::Failed(failure)) => match failure.class() {
@@ -354,7 +392,7 @@ impl<S: Stage> Runner<S> {
         }
     }
 
-    fn retry_or_resend(&self, work: &Work<S::Input>, delivery: &Delivery, why: &str) -> Result<Vec<Post>, Duration> {
+    fn retry_or_resend(&self, work: &Work<S::Input>, delivery: &Delivery, why: &str) -> Result<Followed, Duration> {
         let envelope = &work.received.envelope;
         work.step.fail(why);
         if delivery.receives < self.policy.receives_max {
@@ -373,17 +411,16 @@ impl<S: Stage> Runner<S> {
         let deadline = envelope.deadline.map(|deadline| later(deadline, delay));
         metrics::retried();
         warn!(class = "transient", reason = why, delay_s = delay.as_secs(), "re-sent with a delay");
-        Ok(vec![resend(work, deadline, delay)])
+        Ok(Followed { posts: vec![resend(work, deadline, delay)], counts: Vec::new() })
     }
 
-    fn wait(&self, work: &Work<S::Input>, delivery: &Delivery, wait: Wait) -> Vec<Post> {
+    fn wait(&self, work: &Work<S::Input>, delivery: &Delivery, wait: Wait) -> Followed {
         let envelope = &work.received.envelope;
         let now = (self.now)();
         let deadline = envelope.deadline.unwrap_or_else(|| later(now, self.policy.wait_max));
         if now >= deadline {
             return self.refuse(work, delivery, Refused { member: None, refusal: wait.refusal });
         }
-        metrics::parked();
         work.step.tell("landfall.outcome", "waits");
         let delay = self.delay(envelope.attempt);
         info!(waits_for = ?wait.waits_for, delay_s = delay.as_secs(), until = %deadline, "waits");
@@ -396,11 +433,12 @@ impl<S: Stage> Runner<S> {
             item: wait.refusal.item,
         };
         let report = envelope.followed_by(Report::from(waiting));
-        vec![self.post_on(work, Outlet::Notify, &report), resend(work, Some(deadline), delay)]
+        let posts = vec![self.post_on(work, Outlet::Notify, &report), resend(work, Some(deadline), delay)];
+        Followed { posts, counts: vec![Count { delivery: work.delivery, what: What::Waits }] }
     }
 
     /// Writes a dead letter and tells notify.
-    fn refuse(&self, work: &Work<S::Input>, delivery: &Delivery, refused: Refused<S::Input>) -> Vec<Post> {
+    fn refuse(&self, work: &Work<S::Input>, delivery: &Delivery, refused: Refused<S::Input>) -> Followed {
         let whole = &work.received.envelope;
         let (envelope, body) = match &refused.member {
             Some(member) => (member, member.to_json()),
@@ -409,7 +447,7 @@ impl<S: Stage> Runner<S> {
             None => (whole, work.received.body.clone()),
         };
         info!(code = %refused.refusal.code, reason = refused.refusal.reason, "refused");
-        metrics::refused(&refused.refusal.code);
+        let what = What::Refused(refused.refusal.code.clone());
         work.step.tell("landfall.outcome", "refused");
         work.step.tell("landfall.code", refused.refusal.code.to_string());
         let facts = Facts {
@@ -421,7 +459,7 @@ impl<S: Stage> Runner<S> {
         let (letter, report) = facts.of_refusal(envelope, refused.refusal);
         let mut posts = vec![self.letter(work.delivery, body, &letter)];
         posts.extend(report.map(|report| self.post_on(work, Outlet::Notify, &report)));
-        posts
+        Followed { posts, counts: vec![Count { delivery: work.delivery, what }] }
     }
 
     /// A message for a stage that follows: this one is passed.
@@ -433,7 +471,7 @@ impl<S: Stage> Runner<S> {
         post
     }
 
-    fn unreadable(&self, index: usize, delivery: &Delivery, unread: &Unread, redrive: u32) -> Vec<Post> {
+    fn unreadable(&self, index: usize, delivery: &Delivery, unread: &Unread, redrive: u32) -> Followed {
         let reason = chain_of(&unread.why);
         let code = match &unread.why {
             Unreadable::Json { .. } | Unreadable::Kind { .. } => codes::DELIVERY_UNREADABLE,
@@ -446,7 +484,7 @@ impl<S: Stage> Runner<S> {
         step.tell("landfall.outcome", "refused");
         step.tell("landfall.code", code.to_string());
         drop(metrics::received(1, None));
-        metrics::refused(&code);
+        let counts = vec![Count { delivery: index, what: What::Refused(code.clone()) }];
         let facts = Facts { stage: S::NAME, tries, now, trace: Some(step.traceparent()) };
         let (letter, report) = facts.of_unreadable(&unread.body, Refusal::new(code, reason), redrive);
         let message = Outgoing {
@@ -455,10 +493,8 @@ impl<S: Stage> Runner<S> {
             group: group("", S::NAME),
             delay: Duration::ZERO,
         };
-        vec![
-            Post { delivery: index, outlet: Outlet::Notify, message },
-            self.letter(index, unread.body.clone(), &letter),
-        ]
+        let letter = self.letter(index, unread.body.clone(), &letter);
+        Followed { posts: vec![Post { delivery: index, outlet: Outlet::Notify, message }, letter], counts }
     }
 
     fn letter(&self, delivery: usize, body: String, letter: &Letter) -> Post {
@@ -506,7 +542,6 @@ impl<S: Stage> Runner<S> {
             trace: delivery.attributes.get(TRACEPARENT).cloned(),
         };
         let refusal = Refusal::new(codes::DELIVERY_UNSENDABLE, failure.to_string());
-        metrics::refused(&refusal.code);
         let read = S::Input::read(&delivery.body, &*self.provider_of).into_iter().flatten();
         let (letters, reports): (Vec<_>, Vec<_>) =
             read.map(|received| facts.of_refusal(&received.envelope, refusal.clone())).unzip();
@@ -515,7 +550,11 @@ impl<S: Stage> Runner<S> {
         let reports = reports.into_iter().flatten().map(|report| message(&report, S::NAME));
         let told = self.outlets.notify.send(reports.collect()).await.into_iter().all(|sent| sent.is_ok());
         let post = self.letter(0, delivery.body.clone(), &letter);
-        told && matches!(self.outlets.dead.send(vec![post.message]).await.pop(), Some(Ok(())))
+        let kept = told && matches!(self.outlets.dead.send(vec![post.message]).await.pop(), Some(Ok(())));
+        if kept {
+            metrics::refused(&codes::DELIVERY_UNSENDABLE);
+        }
+        kept
     }
 
     /// Full jitter: anything up to the doubling limit, so that what failed together does not come back together.

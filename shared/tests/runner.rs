@@ -54,6 +54,33 @@ async fn a_refusal_is_dead_lettered_with_its_reason_and_told_to_notify() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_said_again_is_counted_once() {
+    let recorder = metrics_util::debugging::DebuggingRecorder::new();
+    let counted = recorder.snapshotter();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let bench = Bench::new(Policy::default());
+    bench.own.push(&Bench::bodies(&["sbn/pass", "sbn/refuse", "sbn/wait"]), BTreeMap::new());
+    let deliveries = bench.receive().await;
+    // The letter is sent, and the report of it is not.
+    bench.faults.arm(Strike::Fail(4));
+    assert!(is_retry(&bench.runner.settle(&deliveries).await[0]));
+    assert!(!bench.faults.is_armed());
+    assert_eq!(bench.runner.settle(&deliveries).await, [Verdict::Ack]);
+
+    let mut counts = BTreeMap::new();
+    for (key, _, _, value) in counted.snapshot().into_vec() {
+        if let metrics_util::debugging::DebugValue::Counter(count) = value {
+            counts.insert(key.key().name().to_owned(), count);
+        }
+    }
+    for (name, count) in
+        [("landfall_events_done_total", 1), ("landfall_events_refused_total", 1), ("landfall_events_parked_total", 1)]
+    {
+        assert_eq!(counts.get(name), Some(&count), "{name}: {counts:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refused_record_leaves_its_neighbours_alone() {
     let bench = Bench::new(Policy::default());
     bench.own.push(&Bench::bodies(&["sbn/pass", "sbn/refuse"]), BTreeMap::new());

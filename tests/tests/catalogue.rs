@@ -241,6 +241,37 @@ async fn a_file_is_told_of_when_all_its_members_are() {
     postgres.record(&[refused(change(2))], None).await.unwrap();
     let known = postgres.known("landing", &["k"]).await.unwrap();
     assert!(!known[&("k".to_owned(), "e2".to_owned())].is_in_part(), "{known:?}");
+    // Two members with one id, and a file that is given up as a whole with some of its members, until it is sent again.
+    let of_item = |member, members| {
+        let mut report = refused(change(4).of_member(member, members));
+        if let Report::Refused(refused) = &mut report.event {
+            refused.refusal = refused.refusal.clone().of_item("c", "i");
+        }
+        report
+    };
+    let name_then = ("k".to_owned(), "e4".to_owned());
+    let is_in_part = async || postgres.known("landing", &["k"]).await.unwrap()[&name_then].is_in_part();
+    postgres.record(&[of_item(1, 2)], None).await.unwrap();
+    assert!(is_in_part().await);
+    postgres.record(&[of_item(2, 2)], None).await.unwrap();
+    assert!(!is_in_part().await);
+    postgres.record(&[of_item(1, 3)], None).await.unwrap();
+    assert!(is_in_part().await);
+    let whole = refused(change(4));
+    postgres.record(std::slice::from_ref(&whole), None).await.unwrap();
+    assert!(!is_in_part().await);
+    let overtaken = async || postgres.overtaken(&[(&whole.id, whole.event.cause(), 0)]).await.unwrap();
+    assert_eq!(overtaken().await, [false]);
+    let stands = async || {
+        let filter = RowFilter { prefix: Some("k".into()), ..RowFilter::default() };
+        let rows = postgres.rows(&filter, 10).await.unwrap();
+        rows.iter().any(|row| row.row.event == whole.id && !row.outdated)
+    };
+    for (member, of_file) in [(3, true), (1, true), (2, false)] {
+        postgres.record(&[of_item(member, 3).redriven(1)], None).await.unwrap();
+        assert_eq!(stands().await, of_file, "the file was sent again, and {member} is told of");
+        assert_eq!(overtaken().await, [!of_file]);
+    }
 }
 
 #[tokio::test]

@@ -196,6 +196,21 @@ async fn what_lies_in_a_bucket_is_fed_in_once() {
     real.settled_as(&json!({"completed": files - 1, "refused": 1}), 60).await.unwrap();
     let again = backfill(&[]).await;
     assert_eq!((&again["known"], &again["sent"]), (&json!(files), &json!(0)));
+    // Where else files land, they are seen too.
+    let s3 = real.connected().await.unwrap().s3();
+    s3.create_bucket().bucket("elsewhere").send().await.unwrap();
+    real.reconfigure("[[landing]]\n[[landing]]\nbucket = 'elsewhere'\nprovider = 'other'\n").await.unwrap();
+    s3.put_object().bucket("elsewhere").key("n/f.txt").body(b"1".to_vec().into()).send().await.unwrap();
+    let summary = async |arguments: &[&str]| -> Value {
+        let output = real.run(&[&["status", "--format", "json"], arguments].concat()).await.unwrap();
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()["summary"].clone()
+    };
+    assert_eq!(summary(&["n/"]).await, json!({"in-flight": 1}));
+    assert_eq!(summary(&["--provider", "other"]).await, json!({"in-flight": 1}));
+    assert_eq!(summary(&["--provider", "sbn"]).await, json!({"completed": files - 1, "refused": 1}));
+    real.run(&["backfill", "s3://elsewhere"]).await.unwrap();
+    let ended = summary(&["n/", "--wait", "60"]).await;
+    assert!(ended == json!({"completed": 1}) || ended == json!({"refused": 1}), "{ended}");
     let output = real.landfall(&["backfill", "s3://landfall-archive/sbn/"]).output().await.unwrap();
     assert_eq!(output.status.code(), Some(2), "nobody lands there");
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use anyhow::Context;
 use aws_sdk_s3::operation::list_objects_v2::builders::ListObjectsV2FluentBuilder;
 use aws_sdk_s3::types::Object;
 use futures::{StreamExt, TryStreamExt};
@@ -10,11 +11,13 @@ use landfall_events::status::{Outcome, Passed, Status as Line};
 use landfall_events::{Cause, Change, ObjectRef};
 use landfall_shared::aws::{self, S3Objects};
 use landfall_shared::catalogue::{LedgerRow, PostgresCatalogue, RowFilter, State, Told};
+use landfall_shared::config::Landings;
 use landfall_shared::objects::{Objects, ObjectsError};
 use landfall_shared::statuses::BYTES_MAX;
 
 use super::{Answer, Status};
 use crate::deployment::Place;
+use crate::map;
 
 /// Keys that the ledger is asked about at a time.
 const KEYS: usize = 1000;
@@ -25,13 +28,12 @@ const CONCURRENCY: usize = 32;
 /// Who is asked.
 pub(super) struct Source {
     s3: aws_sdk_s3::Client,
-    landing: String,
     of: Of,
 }
 
 enum Of {
-    Operator(PostgresCatalogue),
-    Provider { name: String, work: String, read: Read },
+    Operator { catalogue: PostgresCatalogue, landings: Landings },
+    Provider { name: String, landing: String, work: String, read: Read },
 }
 
 /// What was read before, by key, with the etag that it had: a look that is repeated reads what is new.
@@ -46,36 +48,47 @@ impl Source {
         if let (Some(name), Some(landing), Some(work)) =
             (&status.as_provider, &status.landing_bucket, &status.work_bucket)
         {
-            let of = Of::Provider { name: name.clone(), work: work.clone(), read: Read::new() };
-            return Ok(Self { s3: aws::s3(&aws::sdk_config().await), landing: landing.clone(), of });
+            let (name, landing, work) = (name.clone(), landing.clone(), work.clone());
+            let of = Of::Provider { name, landing, work, read: Read::new() };
+            return Ok(Self { s3: aws::s3(&aws::sdk_config().await), of });
         }
         let connected = place.connect().await?;
         let landing = connected.deployment.output("LandingBucket")?.to_owned();
         let of = match &status.as_provider {
             Some(name) => {
                 let work = connected.deployment.output("WorkBucket")?.to_owned();
-                Of::Provider { name: name.clone(), work, read: Read::new() }
+                Of::Provider { name: name.clone(), landing, work, read: Read::new() }
             }
-            None => Of::Operator(connected.catalogue()?),
+            None => Of::Operator {
+                catalogue: connected.catalogue()?,
+                landings: Landings::new(&map::config(&connected).await?, &landing)?,
+            },
         };
-        Ok(Self { s3: connected.s3(), landing, of })
+        Ok(Self { s3: connected.s3(), of })
     }
 
-    /// Asks. The landing bucket is looked at first: what is learned meanwhile is in the answer, and nothing falls
+    /// Asks. Where files land is looked at first: what is learned meanwhile is in the answer, and nothing falls
     /// between the two.
     ///
     /// # Errors
     /// Where the ledger or a bucket cannot be asked.
     pub(super) async fn ask(&mut self, status: &Status) -> anyhow::Result<Answer> {
-        let landing = &Landing { s3: &self.s3, bucket: &self.landing };
         match &mut self.of {
-            Of::Operator(catalogue) => ask_ledger(status, landing, catalogue).await,
-            Of::Provider { name, work, read } => ask_statuses(status, landing, name, work, read).await,
+            Of::Operator { catalogue, landings } => ask_ledger(status, &self.s3, catalogue, landings).await,
+            Of::Provider { name, landing, work, read } => {
+                let landing = Landing { s3: &self.s3, bucket: landing };
+                ask_statuses(status, &landing, name, work, read).await
+            }
         }
     }
 }
 
-async fn ask_ledger(status: &Status, landing: &Landing<'_>, catalogue: &PostgresCatalogue) -> anyhow::Result<Answer> {
+async fn ask_ledger(
+    status: &Status,
+    s3: &aws_sdk_s3::Client,
+    catalogue: &PostgresCatalogue,
+    landings: &Landings,
+) -> anyhow::Result<Answer> {
     let filter = RowFilter {
         bucket: None,
         prefix: status.prefix().map(str::to_owned),
@@ -86,14 +99,22 @@ async fn ask_ledger(status: &Status, landing: &Landing<'_>, catalogue: &Postgres
         provider: status.provider.clone(),
     };
     let mut flying = Vec::new();
-    if !status.is_of_settled() {
-        let provider = status.provider.as_deref().unwrap_or_default();
-        let mut pages = landing.listed(status, provider).into_paginator().send();
+    let buckets = if status.is_of_settled() { Default::default() } else { landings.buckets() };
+    for bucket in buckets {
+        let landing = Landing { s3, bucket };
+        let mut pages = landing.listed(status.prefix().unwrap_or_default()).into_paginator().send();
         while let Some(page) = pages.next().await {
-            let page = page?;
-            let lines = page.contents().iter().filter_map(|object| landing.in_flight(object, provider));
-            let lines = lines.filter(|line| status.since.is_none_or(|since| line.since >= since));
-            flying.extend(in_flight(catalogue, lines.collect()).await?);
+            let page = page.with_context(|| format!("s3://{bucket} could not be listed"))?;
+            let lines = page.contents().iter().filter_map(|object| landing.in_flight(object));
+            let lines = lines.map(|line| {
+                let provider = landings.site(&line.cause.object).map(|site| site.provider.to_owned());
+                Line { provider: provider.unwrap_or_default(), ..line }
+            });
+            let is_meant = |line: &Line| {
+                status.since.is_none_or(|since| line.since >= since)
+                    && status.provider.as_ref().is_none_or(|provider| *provider == line.provider)
+            };
+            flying.extend(in_flight(catalogue, lines.filter(is_meant).collect()).await?);
         }
     }
     // Again, and before the ledger's rows: what comes to its end meanwhile is told twice in one answer, and never not at all.
@@ -123,10 +144,12 @@ async fn ask_statuses(
 ) -> anyhow::Result<Answer> {
     let mut flying: HashMap<String, Line> = HashMap::new();
     if !status.is_of_settled() {
-        let mut pages = landing.listed(status, provider).into_paginator().send();
+        let own = if status.own_bucket { String::new() } else { format!("{provider}/") };
+        let mut pages = landing.listed(status.prefix().unwrap_or(&own)).into_paginator().send();
         while let Some(page) = pages.next().await {
             let page = page?;
-            let lines = page.contents().iter().filter_map(|object| landing.in_flight(object, provider));
+            let lines = page.contents().iter().filter_map(|object| landing.in_flight(object));
+            let lines = lines.map(|line| Line { provider: provider.to_owned(), ..line });
             flying.extend(lines.map(|line| (line.cause.object.key.clone(), line)));
         }
     }
@@ -182,22 +205,46 @@ async fn ask_statuses(
 struct Newest<'l> {
     of_key: HashMap<&'l str, &'l Line>,
     /// How many members of each content have their end, and of how many.
-    members: HashMap<(&'l str, Option<&'l str>), Told>,
+    members: HashMap<Content<'l>, Told>,
+    /// The generation of each of those members.
+    generations: HashMap<Content<'l>, Vec<u32>>,
+}
+
+/// A key, and the etag of what it held.
+type Content<'l> = (&'l str, Option<&'l str>);
+
+fn content(line: &Line) -> Content<'_> {
+    (&line.cause.object.key, line.cause.etag.as_deref())
 }
 
 impl<'l> Newest<'l> {
     fn of(lines: &[&'l Line]) -> Self {
-        let (mut of_key, mut members): (HashMap<&str, &Line>, HashMap<_, Told>) = (HashMap::new(), HashMap::new());
+        let mut of_key: HashMap<&str, &Line> = HashMap::new();
+        let mut members: HashMap<_, Told> = HashMap::new();
+        let mut generations: HashMap<_, Vec<u32>> = HashMap::new();
         for line in lines {
             let newest = of_key.entry(&*line.cause.object.key).or_insert(line);
             if order(line, newest).is_gt() {
                 *newest = line;
             }
-            let told = members.entry((&*line.cause.object.key, line.cause.etag.as_deref())).or_default();
+            let told = members.entry(content(line)).or_default();
             told.members = told.members.max(line.cause.members);
-            told.settled += u32::from(line.cause.member.is_some());
+            if line.cause.member.is_some() {
+                told.settled += 1;
+                generations.entry(content(line)).or_default().push(line.redrive);
+            } else {
+                told.is_over |= matches!(line.outcome, Outcome::Refused | Outcome::Ignored);
+            }
         }
-        Self { of_key, members }
+        Self { of_key, members, generations }
+    }
+
+    /// Whether a line is of a file that was refused as a whole, was sent again since, and all its members are told of.
+    fn is_its_members(&self, line: &Line) -> bool {
+        let Some(generations) = self.generations.get(&content(line)) else { return false };
+        let later = generations.iter().filter(|generation| **generation > line.redrive).count();
+        let members = self.members.get(&content(line)).and_then(|told| told.members);
+        line.cause.member.is_none() && members.is_some_and(|members| later >= members as usize)
     }
 
     /// What has become of what a line tells.
@@ -206,14 +253,15 @@ impl<'l> Newest<'l> {
         match (order(line, newest).is_lt(), newest.cause.change) {
             (true, Change::Removed) => Outcome::Removed,
             (true, Change::Created) => Outcome::Superseded,
+            (false, _) if self.is_its_members(line) => Outcome::Superseded,
             (false, _) => line.outcome,
         }
     }
 
     /// The line of what lies in landing, where its end is not told.
     fn still_in_flight(&self, line: Line) -> Option<Line> {
-        let told = self.members.get(&(&*line.cause.object.key, line.cause.etag.as_deref()));
-        in_part(told.copied().as_ref(), line)
+        let told = self.members.get(&content(&line)).copied();
+        in_part(told.as_ref(), line)
     }
 }
 
@@ -225,7 +273,7 @@ fn order(one: &Line, other: &Line) -> std::cmp::Ordering {
 fn in_part(told: Option<&Told>, mut line: Line) -> Option<Line> {
     match told {
         Some(told) if !told.is_in_part() => return None,
-        Some(Told { members: Some(members), settled }) => {
+        Some(Told { members: Some(members), settled, .. }) => {
             line.reason = Some(format!("{settled} of its {members} members are told of"));
         }
         _ => {}
@@ -233,22 +281,20 @@ fn in_part(told: Option<&Told>, mut line: Line) -> Option<Line> {
     Some(line)
 }
 
-/// Where files land.
+/// A bucket in which files land.
 struct Landing<'s> {
     s3: &'s aws_sdk_s3::Client,
     bucket: &'s str,
 }
 
 impl Landing<'_> {
-    /// The listing of what is asked for in landing.
-    fn listed(&self, status: &Status, provider: &str) -> ListObjectsV2FluentBuilder {
-        let own = (!provider.is_empty() && !status.own_bucket).then(|| format!("{provider}/"));
-        let prefix = status.prefix().map(str::to_owned).or(own);
-        self.s3.list_objects_v2().bucket(self.bucket).set_prefix(prefix)
+    /// The listing of what starts so.
+    fn listed(&self, prefix: &str) -> ListObjectsV2FluentBuilder {
+        self.s3.list_objects_v2().bucket(self.bucket).prefix(prefix)
     }
 
     /// A landed object as it is told as long as nothing else is known of it.
-    fn in_flight(&self, object: &Object, provider: &str) -> Option<Line> {
+    fn in_flight(&self, object: &Object) -> Option<Line> {
         let modified = object.last_modified()?;
         let cause = Cause {
             object: ObjectRef::new(self.bucket, object.key()?),
@@ -261,7 +307,7 @@ impl Landing<'_> {
             member: None,
             members: None,
         };
-        Some(Line::new(cause, provider, Outcome::InFlight))
+        Some(Line::new(cause, "", Outcome::InFlight))
     }
 }
 
@@ -271,7 +317,8 @@ async fn in_flight(catalogue: &PostgresCatalogue, lines: Vec<Line>) -> anyhow::R
     let mut lines = lines.into_iter().peekable();
     while let Some(first) = lines.peek() {
         let bucket = first.cause.object.bucket.clone();
-        let some: Vec<Line> = lines.by_ref().take(KEYS).collect();
+        let of_bucket = std::iter::from_fn(|| lines.next_if(|line| line.cause.object.bucket == bucket));
+        let some: Vec<Line> = of_bucket.take(KEYS).collect();
         let keys: Vec<&str> = some.iter().map(|line| line.cause.object.key.as_str()).collect();
         let known = catalogue.known(&bucket, &keys).await?;
         let place = |line: &Line| (line.cause.object.key.clone(), line.cause.etag.clone().unwrap_or_default());

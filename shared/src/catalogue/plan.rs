@@ -53,11 +53,23 @@ impl View {
     }
 
     /// Writes a row. What else is known of the same member of the same change is replaced by it, and so is what an
-    /// older change of the key was before anybody knew what it is.
+    /// older change of the key was before anybody knew what it is. What another member of the same change has come to
+    /// under the same subject moves to a row of its own: each member of a file has one.
     fn write(&mut self, row: Row) {
         let object = row.cause.object.clone();
         let position = position(&row);
         let key = (object.clone(), row.subject.clone());
+        let of_another = |known: &&Row| {
+            known.cause.member != row.cause.member && self_order(known, &row.cause).is_eq() && !known.is_left()
+        };
+        let moved = self.rows.get(&key).filter(of_another).filter(|known| !self.is_replaced(known, &row)).cloned();
+        if let Some(moved) = moved {
+            let subject = Subject::Object { member: moved.cause.member };
+            let own = (object.clone(), subject.clone());
+            self.dropped.remove(&own);
+            self.dirty.insert(own.clone());
+            self.rows.insert(own, Row { subject, ..moved });
+        }
         let of_key = self.rows.iter().filter(|((other, _), _)| *other == object);
         let replaced: Vec<_> = of_key
             .filter(|(other, known)| **other != key && self.is_replaced(known, &row))
@@ -102,6 +114,14 @@ impl View {
         (order == Ordering::Equal && row.redrive >= redrive).then_some(row)
     }
 
+    /// The member of the same file that was the first to provide the item, where this is another.
+    fn of_another_member(&self, cause: &Cause, subject: &Subject) -> Option<Option<u32>> {
+        let row = self.row(&cause.object, subject)?;
+        let provides = matches!(row.state, State::Loaded | State::Ready | State::Parked | State::Superseded);
+        let is_another = row.cause.member != cause.member && self_order(row, cause).is_eq();
+        (provides && is_another).then_some(row.cause.member)
+    }
+
     /// Whether the catalogue holds the item by a document of another key.
     fn is_held_by_another(&self, cause: &Cause, subject: &Subject) -> bool {
         let of_another =
@@ -114,7 +134,8 @@ impl View {
     fn outdone_by(&self, cause: &Cause, subject: &Subject, provider: &str) -> Option<ObjectRef> {
         let rivals = self.rows.iter().filter(|((object, other), _)| other == subject && *object != cause.object);
         let mut newer = rivals.filter(|((object, _), row)| {
-            let counts = matches!(row.state, State::Loaded | State::Ready | State::Parked) && row.provider == provider;
+            // What is only parked may yet be refused: it comes after, when it is loaded.
+            let counts = matches!(row.state, State::Loaded | State::Ready) && row.provider == provider;
             counts && (row.cause.event_time, object) > (cause.event_time, &cause.object)
         });
         newer.next().map(|((object, _), _)| object.clone())
@@ -146,11 +167,11 @@ fn item(view: &mut View, load: &Load, routed: &ItemRouted, park_until: Timestamp
     if owned_by.is_none() && !view.is_stale(cause) {
         view.leave_former(envelope, cause, &subject, settled);
     }
+    if let Some(first) = view.of_another_member(cause, &subject).filter(|_| !view.is_stale(cause)) {
+        return Applied::Repeated { member: first };
+    }
     if let Some(known) = view.settled(cause, &subject, redrive) {
         match known {
-            Row { state: State::Loaded | State::Parked, cause: other, .. } if other.member != cause.member => {
-                return Applied::Repeated { member: other.member };
-            }
             // Its announcement is that of the later generation.
             Row { state: State::Loaded | State::Ready, redrive: later, .. } if *later > redrive => {
                 return Applied::Superseded;
@@ -547,12 +568,11 @@ fn record_one(view: &mut View, report: &Envelope<Report>, released_by: Option<&E
             return Standing::Superseded;
         }
     }
-    // A row that says what the catalogue holds is not written over by what it does not hold; nor one that waits by
-    // what another member of the same file has come to.
-    let is_kept = |row: &Row| match row.state {
-        State::Loaded | State::Ready => true,
-        State::Parked => row.cause.member != cause.member && self_order(row, cause) == Ordering::Equal,
-        State::Waiting | State::Routed | State::Removed | State::Refused | State::Ignored | State::Superseded => false,
+    // A row that says what the catalogue holds is not written over by what it does not hold; nor one of another
+    // member of the same file.
+    let is_kept = |row: &Row| {
+        let of_another = row.cause.member.is_some() && row.cause.member != cause.member;
+        matches!(row.state, State::Loaded | State::Ready) || of_another && self_order(row, cause).is_eq()
     };
     if at_subject.as_ref().is_some_and(is_kept) {
         subject = Subject::Object { member: cause.member };
@@ -1005,6 +1025,76 @@ mod tests {
         assert_eq!(record_all(&mut view, &[third]), [Standing::Current]);
         assert_eq!(states(&view), [State::Parked, State::Refused]);
         assert!(view.rows.values().any(|row| row.parked.is_some()));
+    }
+
+    fn members(view: &View) -> BTreeMap<Option<u32>, State> {
+        view.rows.values().map(|row| (row.cause.member, row.state)).collect()
+    }
+
+    fn waiting(cause: Cause) -> Envelope<Report> {
+        let waiting = landfall_events::report::Waiting {
+            cause,
+            stage: "route".into(),
+            waits_for: vec!["x".into()],
+            until: until(),
+            collection: Some("c".into()),
+            item: Some("i".into()),
+        };
+        Envelope::new(waiting.into(), "p", 0)
+    }
+
+    #[test]
+    fn members_of_the_same_id_have_a_row_each_whatever_they_come_to() {
+        let file = cause("k", "1", 1);
+        let (one, two) = (file.of_member(1, 2), file.of_member(2, 2));
+        let repeated = Applied::Repeated { member: Some(1) };
+        let current = [Standing::Current; 2];
+        let both = |one, two| BTreeMap::from([(Some(1), one), (Some(2), two)]);
+
+        let mut view = with_collection();
+        let refusals = [refused_item(one.clone()), refused_item(two.clone())];
+        assert_eq!(record_all(&mut view, &refusals), current);
+        assert_eq!(members(&view), both(State::Refused, State::Refused));
+        assert_eq!(record_all(&mut view, &refusals), current, "said again");
+        assert_eq!(members(&view), both(State::Refused, State::Refused));
+        // One of them is mended by whoever refused it.
+        let mut again = item("i", two.clone());
+        again.envelope = again.envelope.redriven(1);
+        check(&mut view, &[again], &[CREATED]);
+        assert_eq!(members(&view), both(State::Refused, State::Loaded));
+
+        let mut view = with_collection();
+        record_all(&mut view, &[waiting(one.clone()), waiting(two.clone())]);
+        assert_eq!(members(&view), both(State::Waiting, State::Waiting));
+        check(&mut view, &[item("i", two.clone())], &[CREATED]);
+        assert_eq!(members(&view), both(State::Waiting, State::Loaded));
+        check(&mut view, &[item("i", one.clone())], &[Applied::Repeated { member: Some(2) }]);
+        assert_eq!(record_all(&mut view, &[refused_item(one.clone())]), [Standing::Current]);
+        assert_eq!(members(&view), both(State::Refused, State::Loaded));
+
+        let mut view = with_collection();
+        let newer = item("i", cause("newer", "9", 9));
+        let loads = [newer, item("i", one.clone()), item("i", two.clone())];
+        check(&mut view, &loads, &[CREATED, Applied::Superseded, repeated.clone()]);
+        record_all(&mut view, &[refused_item(two.clone())]);
+        view.rows.retain(|(object, _), _| *object.key == *"k");
+        assert_eq!(members(&view), both(State::Superseded, State::Refused));
+
+        // A repeated one that is sent again is repeated again.
+        let mut view = with_collection();
+        let mut again = item("i", two.clone());
+        again.envelope = again.envelope.redriven(1);
+        check(&mut view, &[item("i", one), item("i", two), again], &[CREATED, repeated.clone(), repeated]);
+    }
+
+    #[test]
+    fn what_only_waits_stands_in_nobodys_way() {
+        let mut view = View::default();
+        let waits = Applied::Parked { until: until(), collection: "c".into() };
+        check(&mut view, &[item("i", cause("newer", "1", 9))], &[waits]);
+        plan_all(&mut view, &[collection("p", cause("m", "1", 1))]);
+        let older = item("i", cause("older", "1", 3));
+        check(&mut view, &[older, item("i", cause("newer", "1", 9))], &[CREATED, REPLACED]);
     }
 
     #[test]

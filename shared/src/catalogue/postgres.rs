@@ -272,9 +272,14 @@ impl PostgresCatalogue {
     }
 }
 
-/// Whether something newer landed under the same key.
-const OUTDATED: &str = "exists (select from landfall.ledger n where n.bucket = l.bucket and n.key = l.key
-    and coalesce(n.sequencer > l.sequencer, n.event_time > l.event_time))";
+/// Whether something newer landed under the same key; or, of a file that was refused as a whole, whether it was sent
+/// again since, and all its members are told of.
+const OUTDATED: &str = "(exists (select from landfall.ledger n where n.bucket = l.bucket and n.key = l.key
+        and coalesce(n.sequencer > l.sequencer, n.event_time > l.event_time))
+    or l.member = 0 and l.state in ('refused', 'ignored') and exists (select from landfall.ledger n
+        where n.bucket = l.bucket and n.key = l.key and n.member > 0 and n.redrive > l.redrive
+            and coalesce(n.sequencer = l.sequencer, n.event_time = l.event_time)
+        having count(distinct n.member) >= max(n.members)))";
 
 /// Whether what a row waits for is there.
 const GOES_ON: &str = "(l.state = 'parked' and exists (select from pgstac.collections c where c.id = l.collection))";

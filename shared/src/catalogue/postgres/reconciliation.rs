@@ -9,7 +9,7 @@ use tokio_postgres::types::ToSql;
 
 use super::super::{CatalogueError, DROPPED, Row};
 use super::ledger::{member_number, read_row, storable};
-use super::{KEEP, LedgerRow, PostgresCatalogue, RowFilter};
+use super::{GOES_ON, KEEP, LedgerRow, OUTDATED, PostgresCatalogue, RowFilter};
 
 /// Collection and id.
 type Name = (String, String);
@@ -43,16 +43,16 @@ impl PostgresCatalogue {
             (object.bucket.clone(), object.key.clone(), after.row.subject.to_string())
         });
         let end = filter.prefix.as_deref().and_then(super::after_prefix);
-        let sql = "select l.*, exists (select from landfall.ledger n where n.bucket = l.bucket and n.key = l.key
-                    and coalesce(n.sequencer > l.sequencer, n.event_time > l.event_time)) as outdated,
-                l.state = 'parked' and exists (select from pgstac.collections c where c.id = l.collection) as goes_on
+        let sql = format!(
+            "select l.*, {OUTDATED} as outdated, {GOES_ON} as goes_on
             from landfall.ledger l where (l.bucket, l.key, l.subject) > ($1, $2, $3)
                 and ($4::text is null or l.key >= $4) and ($5::text is null or l.key < $5)
                 and ($6::text is null or l.collection = $6) and ($7::text is null or l.provider = $7)
-            order by l.bucket, l.key, l.subject limit $8";
+            order by l.bucket, l.key, l.subject limit $8"
+        );
         let values: [&(dyn ToSql + Sync); 8] =
             [&bucket, &key, &subject, &filter.prefix, &end, &filter.collection, &filter.provider, &most];
-        let rows = client.query(sql, &values).await?;
+        let rows = client.query(&sql, &values).await?;
         let read = |sql: &SqlRow| {
             let (row, updated) = (read_row(sql)?, sql.get("updated"));
             Some(LedgerRow { row, updated, outdated: sql.get("outdated"), goes_on: sql.get("goes_on") })
@@ -124,14 +124,16 @@ impl PostgresCatalogue {
         let client = self.client().await?;
         // What an overwritten file has left says nothing of the file. What members have come to is forgotten after a time:
         // then those that are known stand for all.
-        let sql = "select key, coalesce(etag, ''), case when max(event_time) > $3 then max(members) end, count(distinct member) filter (where member > 0)
+        let sql = "select key, coalesce(etag, ''), case when max(event_time) > $3 then max(members) end,
+                count(distinct member) filter (where member > 0), bool_or(member = 0 and state in ('refused', 'ignored'))
             from landfall.ledger where bucket = $1 and key = any($2) and not (state = 'removed' and change = 'created')
             group by 1, 2";
         let remembered = Timestamp::now().saturating_sub(KEEP).unwrap_or(Timestamp::MIN);
         let rows = client.query(sql, &[&bucket, &keys, &remembered]).await?;
         let read = |row: &SqlRow| {
             let members = row.get::<_, Option<i32>>(2).map(|members| u32::try_from(members).unwrap_or(0));
-            let told = Told { members, settled: u32::try_from(row.get::<_, i64>(3)).unwrap_or(u32::MAX) };
+            let settled = u32::try_from(row.get::<_, i64>(3)).unwrap_or(u32::MAX);
+            let told = Told { members, settled, is_over: row.get(4) };
             ((row.get(0), row.get(1)), told)
         };
         Ok(rows.iter().map(read).collect())
@@ -154,17 +156,20 @@ impl PostgresCatalogue {
         let redrives: Vec<i32> =
             refused.iter().map(|(.., redrive)| i32::try_from(*redrive).unwrap_or(i32::MAX)).collect();
         // Where its own row is gone, what came after it has written it over; or notify has not come to it.
-        let sql = "select exists (select from landfall.ledger m where m.bucket = r.bucket and m.key = r.key
+        let sql = format!(
+            "select exists (select from landfall.ledger m where m.bucket = r.bucket and m.key = r.key
                     and coalesce(m.sequencer > r.sequencer, m.event_time > r.event_time))
                 or not exists (select from landfall.ledger m where m.event = r.event)
                 and exists (select from landfall.ledger m where m.bucket = r.bucket and m.key = r.key
                     and m.member = r.member and coalesce(m.sequencer = r.sequencer, m.event_time = r.event_time)
                     and (m.redrive > r.redrive or m.redrive = r.redrive
                         and m.state in ('loaded', 'routed') and m.announced is not null))
+                or exists (select from landfall.ledger l where l.event = r.event and {OUTDATED})
             from unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::text[], $6::timestamptz[], $7::int[])
-                with ordinality as r(event, bucket, key, member, sequencer, event_time, redrive, place) order by r.place";
+                with ordinality as r(event, bucket, key, member, sequencer, event_time, redrive, place) order by r.place"
+        );
         let values: [&(dyn ToSql + Sync); 7] = [&events, &buckets, &keys, &members, &sequencers, &times, &redrives];
-        Ok(client.query(sql, &values).await?.iter().map(|row| row.get(0)).collect())
+        Ok(client.query(&sql, &values).await?.iter().map(|row| row.get(0)).collect())
     }
 }
 
@@ -175,13 +180,15 @@ pub struct Told {
     pub members: Option<u32>,
     /// Of how many of them it is known what has become.
     pub settled: u32,
+    /// Whether it was refused or left as a whole: what is not told of its members will not be.
+    pub is_over: bool,
 }
 
 impl Told {
     /// Whether something of it is still on its way.
     #[must_use]
     pub fn is_in_part(&self) -> bool {
-        self.members.is_some_and(|members| self.settled < members)
+        !self.is_over && self.members.is_some_and(|members| self.settled < members)
     }
 }
 
