@@ -1,5 +1,5 @@
 # The two commands are `make demo` and `make test`; everything else is a part of them.
-.PHONY: demo test up down setup build lint bench bench-load package test-grants
+.PHONY: demo test up down setup build lint bench bench-load bench-cold package test-grants
 
 CARGO ?= cargo
 LANDFALL = target/debug/landfall
@@ -37,6 +37,12 @@ bench-load:
 	infra/setup.sh --bench
 	cargo build --release --quiet -p landfall
 	cargo bench --quiet -p landfall-tests --bench load
+
+# What a cold start of each function costs beside one that does nothing, and what memory each comes to.
+bench-cold: setup
+	cargo build --profile bench --quiet -p landfall -p landfall-validate -p landfall-route -p landfall-load -p landfall-notify
+	cargo build --profile bench --quiet -p landfall-tests --example empty
+	cargo bench --quiet -p landfall-tests --bench cold
 
 # The functions' zips, and the programs for containers and services.
 package:

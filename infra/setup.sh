@@ -62,6 +62,7 @@ environment() {
 }
 environment ministack
 environment stac
+environment aws
 # Prometheus' own judge of what is scraped, out of its package; no server is installed.
 if [ ! -x "$tools/promtool" ]; then
     echo "setup: promtool"

@@ -4,6 +4,7 @@ pub mod collector;
 pub mod load_world;
 pub mod memory_world;
 pub mod real_world;
+pub mod runtime_api;
 
 use landfall_shared::queue::Delivery;
 use landfall_shared::{Runner, Stage, Verdict};

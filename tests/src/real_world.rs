@@ -24,6 +24,10 @@ pub enum Form {
     Pollers,
     /// As functions in ministack, each under its own role.
     Lambdas,
+    /// The same, deployed as docs/operating.md says: by `infra/deploy.sh`.
+    Deployed,
+    /// Not at all: whoever wants them starts them.
+    Parts,
 }
 
 /// Only a database with pgSTAC and the ledger, for tests of the catalogue alone.
@@ -182,6 +186,16 @@ pub async fn peak(child: &mut Child) -> u64 {
     most
 }
 
+/// The most memory that a running process has had, in KiB.
+///
+/// # Errors
+/// Where it does not run.
+pub fn memory_max(pid: u32) -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("it has no memory")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
+}
+
 /// A folder for one test's parts.
 fn fresh() -> anyhow::Result<(tempfile::TempDir, Layout)> {
     // PostgreSQL's own user must be able to get there.
@@ -238,7 +252,8 @@ impl Real {
         let cluster = postgres::Cluster::prepare(&layout, ports.postgres).await?;
         let postgres = cluster.start().await?;
         cluster.migrate(&layout).await?;
-        let access = if form == Form::Lambdas { Access::ByRole } else { Access::Open };
+        let are_functions = matches!(form, Form::Lambdas | Form::Deployed);
+        let access = if are_functions { Access::ByRole } else { Access::Open };
         let ministack = stack::start_ministack(&layout, ports.aws, access).await?;
 
         let endpoint = format!("http://127.0.0.1:{}", ports.aws);
@@ -249,6 +264,8 @@ impl Real {
         if form == Form::Lambdas {
             supervisor::upload_zips(&s3).await?;
             parameters.extend([("Workers", "lambda"), ("CodeBucket", supervisor::CODE_BUCKET)]);
+        }
+        if are_functions {
             parameters.extend([
                 ("OtlpEndpoint", collector),
                 ("DatabaseUrl", database_url.as_str()),
@@ -256,12 +273,19 @@ impl Real {
                 ("VisibilityTimeout", "60"),
             ]);
         }
-        stack::deploy(&sdk, &parameters).await?;
+        if form == Form::Deployed {
+            s3.create_bucket().bucket(supervisor::CODE_BUCKET).send().await?;
+            deploy_as_documented(&layout, &endpoint, &parameters).await?;
+        } else {
+            stack::deploy(&sdk, &parameters).await?;
+        }
         let parameters: Vec<(String, String)> =
             parameters.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let outputs = deployment::outputs(&sdk, STACK).await?;
         let deployment = Deployment { endpoint: Some(endpoint), database_url: Some(database_url), outputs };
-        stack::seed(&s3, deployment.output("WorkBucket")?, Some(CONFIG)).await?;
+        if form != Form::Deployed {
+            stack::seed(&s3, deployment.output("WorkBucket")?, Some(CONFIG)).await?;
+        }
         deployment.write(&layout.state)?;
         let (workers, follower) = (BTreeMap::new(), None);
         let collector = collector.to_owned();
@@ -336,10 +360,21 @@ impl Real {
     /// # Errors
     /// Where it does not run.
     pub fn memory_max(&self, stage: &str) -> anyhow::Result<u64> {
-        let pid = self.workers.get(stage).and_then(Child::id).context("the worker does not run")?;
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("it has no memory")?;
-        Ok(line.trim().trim_end_matches(" kB").parse()?)
+        memory_max(self.workers.get(stage).and_then(Child::id).context("the worker does not run")?)
+    }
+
+    /// Starts a stage's worker as a function on this runtime interface.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn start_function(&self, stage: &str, api: &str) -> anyhow::Result<Child> {
+        let function = [
+            ("AWS_LAMBDA_RUNTIME_API", api),
+            ("AWS_LAMBDA_FUNCTION_NAME", stage),
+            ("AWS_LAMBDA_FUNCTION_VERSION", "1"),
+            ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256"),
+        ];
+        supervisor::start_worker(&self.layout, &self.deployment, stage, &function)
     }
 
     /// Stops PostgreSQL at once; connections are cut.
@@ -491,13 +526,25 @@ impl Real {
     /// What the AWS SDK and its tools read from the environment for this deployment.
     #[must_use]
     pub fn aws_environment(&self) -> [(&'static str, String); 5] {
-        [
-            ("AWS_ENDPOINT_URL", self.deployment.endpoint.clone().unwrap_or_default()),
-            ("AWS_ACCESS_KEY_ID", LOCAL_CREDENTIAL.to_owned()),
-            ("AWS_SECRET_ACCESS_KEY", LOCAL_CREDENTIAL.to_owned()),
-            ("AWS_REGION", LOCAL_REGION.to_owned()),
-            ("AWS_DEFAULT_REGION", LOCAL_REGION.to_owned()),
-        ]
+        aws_environment(self.deployment.endpoint.as_deref().unwrap_or_default())
+    }
+
+    /// The AWS CLI for this deployment.
+    #[must_use]
+    pub fn aws(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.layout.tools.join("aws/bin/aws"));
+        command.args(arguments).envs(self.aws_environment()).kill_on_drop(true);
+        command
+    }
+
+    /// A command line of `landfall` as it is on AWS: the stack is named, and the database in the environment.
+    #[must_use]
+    pub fn landfall_of_stack(&self, arguments: &[&str]) -> Command {
+        let mut command = program("landfall");
+        command.args(arguments).args(["--stack", STACK]).envs(self.aws_environment());
+        command.env("LANDFALL_DATABASE_URL", self.deployment.database_url.as_deref().unwrap_or_default());
+        command.current_dir(self.folder.path());
+        command
     }
 
     /// The folder with the deployment's state.
@@ -517,6 +564,41 @@ impl Real {
     pub fn python(&self) -> Command {
         Command::new(self.layout.tools.join("stac/bin/python"))
     }
+}
+
+fn aws_environment(endpoint: &str) -> [(&'static str, String); 5] {
+    [
+        ("AWS_ENDPOINT_URL", endpoint.to_owned()),
+        ("AWS_ACCESS_KEY_ID", LOCAL_CREDENTIAL.to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", LOCAL_CREDENTIAL.to_owned()),
+        ("AWS_REGION", LOCAL_REGION.to_owned()),
+        ("AWS_DEFAULT_REGION", LOCAL_REGION.to_owned()),
+    ]
+}
+
+/// Deploys as docs/operating.md says, but for two things of the local endpoint: it has no TLS, and polls nothing where a
+/// limit is a parameter.
+async fn deploy_as_documented(layout: &Layout, endpoint: &str, parameters: &[(&str, &str)]) -> anyhow::Result<()> {
+    let (package, template) = (layout.state.join("package"), layout.state.join("landfall.yaml"));
+    std::fs::create_dir_all(&package)?;
+    for (name, zip) in supervisor::zips()? {
+        std::fs::write(package.join(name), zip)?;
+    }
+    std::fs::write(&template, stack::template())?;
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths([layout.tools.join("aws/bin")].into_iter().chain(std::env::split_paths(&path)))?;
+    let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../infra/deploy.sh"));
+    command.args([STACK, supervisor::CODE_BUCKET, "RequireTls=false"]);
+    command.args(parameters.iter().map(|(name, value)| format!("{name}={value}")));
+    command.env("PATH", path).env("PACKAGE", package).env("TEMPLATE", template).envs(aws_environment(endpoint));
+    let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await?;
+    anyhow::ensure!(
+        output.status.success(),
+        "infra/deploy.sh: {}\n{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
 }
 
 impl Drop for Real {

@@ -82,16 +82,34 @@ fn check_batches(collector: &Collector, steps: &[(String, Span)]) {
     }
 }
 
+/// Runs a command of docs/operating.md, which must succeed.
+async fn documented(mut command: tokio::process::Command) -> String {
+    let output = command.output().await.unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(output.status.success(), "{command:?}\n{said}");
+    said
+}
+
 #[tokio::test]
-async fn a_thousand_objects_pass_through_the_functions_and_the_trace_of_one_through_all_stages() {
+async fn deployed_as_documented_a_thousand_objects_pass_and_the_trace_of_one_through_all_stages() {
     let collector = Collector::start().await.unwrap();
-    let real = Real::start_with(Form::Lambdas, &collector.endpoint).await.unwrap();
+    let real = Real::start_with(Form::Deployed, &collector.endpoint).await.unwrap();
+    let infra = Path::new(env!("CARGO_MANIFEST_DIR")).join("../infra");
+    let (config, map) = (infra.join("landfall.toml"), infra.join("bucket-map.yaml"));
+    let to = format!("s3://{}/config/landfall.toml", real.deployment.output("WorkBucket").unwrap());
+    documented(real.aws(&["s3", "cp", config.to_str().unwrap(), &to])).await;
+    documented(real.landfall_of_stack(&["map", "set", map.to_str().unwrap()])).await;
+    let doctor = documented(real.landfall_of_stack(&["doctor"])).await;
+    assert!(doctor.contains(" 0 failed, "), "{doctor}");
     let folder = real.scratch("dataset");
     dataset(&folder, 999);
 
     put(&real, &folder).await;
     real.settled_as(&json!({"completed": 1000}), 300).await.unwrap();
 
+    let status = documented(real.landfall_of_stack(&["status", "--delivery", "sbn/", "--wait"])).await;
+    assert_eq!(status, "sbn/: 1000 completed\n");
     assert_eq!(real.notices(1000).await.unwrap().len(), 1000);
     let key = "sbn/C/metadata/items/i0500.json";
     let steps = steps_of(&collector, key).await;

@@ -95,6 +95,12 @@ const LIMITS: [(&str, &str); 4] = [
     ("!Ref NotifyConcurrency", "4"),
 ];
 
+/// The template as the local endpoint understands it.
+#[must_use]
+pub fn template() -> String {
+    LIMITS.iter().fold(TEMPLATE.to_owned(), |text, (of, number)| text.replace(of, number))
+}
+
 /// Deploys the template to the local endpoint, which has no TLS: creates the stack, or updates it where it is there.
 ///
 /// # Errors
@@ -106,7 +112,7 @@ pub async fn deploy(sdk: &SdkConfig, parameters: &[(&str, &str)]) -> anyhow::Res
         .chain(&[("RequireTls", "false")])
         .map(|(key, value)| Parameter::builder().parameter_key(*key).parameter_value(*value).build())
         .collect();
-    let template = LIMITS.iter().fold(TEMPLATE.to_owned(), |text, (of, number)| text.replace(of, number));
+    let template = template();
     let known = client.describe_stacks().stack_name(STACK).send().await;
     if known.is_ok_and(|answer| !answer.stacks().is_empty()) {
         let update = client.update_stack().stack_name(STACK).template_body(&template);

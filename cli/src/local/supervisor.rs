@@ -186,14 +186,25 @@ pub const CODE_BUCKET: &str = "landfall-code";
 /// Where a program is missing, or what S3 says.
 pub async fn upload_zips(s3: &aws_sdk_s3::Client) -> anyhow::Result<()> {
     s3.create_bucket().bucket(CODE_BUCKET).send().await.context("could not make the bucket for the zips")?;
-    let programs = crate::stages().into_iter().map(|stage| (stage, worker(stage)));
-    // Maintenance is this command's.
-    for (name, program) in programs.chain([("maintain", beside("landfall"))]) {
-        let program = program.map_err(|path| output::SetUp(format!("{} is missing", path.display())))?;
-        let zip = stack::bootstrap_zip(&program)?;
-        s3.put_object().bucket(CODE_BUCKET).key(format!("{name}.zip")).body(zip.into()).send().await?;
+    for (name, zip) in zips()? {
+        s3.put_object().bucket(CODE_BUCKET).key(name).body(zip.into()).send().await?;
     }
     Ok(())
+}
+
+/// The zips of the functions, with their names.
+///
+/// # Errors
+/// Where a program is missing.
+pub fn zips() -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+    let programs = crate::stages().into_iter().map(|stage| (stage, worker(stage)));
+    // Maintenance is this command's.
+    let programs = programs.chain([("maintain", beside("landfall"))]);
+    let zip = |(name, program): (&str, Result<std::path::PathBuf, std::path::PathBuf>)| {
+        let program = program.map_err(|path| output::SetUp(format!("{} is missing", path.display())))?;
+        Ok((format!("{name}.zip"), stack::bootstrap_zip(&program)?))
+    };
+    programs.map(zip).collect()
 }
 
 /// Writes down what was started, so that it is found again when this process is gone.
