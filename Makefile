@@ -38,11 +38,11 @@ bench-load:
 	cargo build --release --quiet -p landfall
 	cargo bench --quiet -p landfall-tests --bench load
 
-# What a cold start of each function costs beside one that does nothing, and what memory each comes to.
-bench-cold: setup
-	cargo build --profile bench --quiet -p landfall -p landfall-validate -p landfall-route -p landfall-load -p landfall-notify
-	cargo build --profile bench --quiet -p landfall-tests --example empty
-	cargo bench --quiet -p landfall-tests --bench cold
+# What a cold start of each packaged function costs beside one that does nothing, and what memory each comes to.
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+bench-cold: setup package
+	$(CARGO) build --quiet --profile dist --target $(HOST) -p landfall-tests --example empty
+	$(CARGO) bench --quiet --profile dist --target $(HOST) -p landfall-tests --bench cold
 
 # The functions' zips, and the programs for containers and services.
 package:

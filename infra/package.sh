@@ -25,21 +25,28 @@ built=${CARGO_TARGET_DIR:-target}/$target/dist
 out=${CARGO_TARGET_DIR:-target}/package/$architecture
 mkdir -p "$out"
 cp "$built/landfall" "$out/landfall"
-for stage in "${stages[@]}"; do
-    cp "$built/landfall-$stage" "$out/landfall-$stage"
+functions=("${stages[@]}" maintain)
+for function in "${functions[@]}"; do
+    cp "$built/landfall-$function" "$out/landfall-$function"
 done
-python3 - "$out" "${stages[@]}" <<'PYTHON'
+python3 - "$out" "${functions[@]}" <<'PYTHON'
 import sys, zipfile
-out, *stages = sys.argv[1:]
-# Maintenance is the command's.
-for stage, name in [(stage, f"landfall-{stage}") for stage in stages] + [("maintain", "landfall")]:
-    program = open(f"{out}/{name}", "rb").read()
+out, *functions = sys.argv[1:]
+SIZE_MAX = 8_000_000
+over = []
+for function in functions:
+    program = open(f"{out}/landfall-{function}", "rb").read()
     # The same program makes the same zip: an update that changes nothing is none.
     entry = zipfile.ZipInfo("bootstrap", (1980, 1, 1, 0, 0, 0))
     entry.external_attr, entry.compress_type = 0o100755 << 16, zipfile.ZIP_DEFLATED
-    with zipfile.ZipFile(f"{out}/{stage}.zip", "w") as file:
+    path = f"{out}/{function}.zip"
+    with zipfile.ZipFile(path, "w") as file:
         file.writestr(entry, program, compresslevel=9)
-    size = lambda path: open(path, "rb").seek(0, 2) / 1e6
-    print(f"{stage:<9} {size(f'{out}/{name}'):5.1f} MB   {stage}.zip {size(f'{out}/{stage}.zip'):4.1f} MB")
+    size = open(path, "rb").seek(0, 2)
+    print(f"{function:<9} {len(program) / 1e6:5.1f} MB   {function}.zip {size / 1e6:4.1f} MB")
+    if size > SIZE_MAX:
+        over.append(function)
+if over:
+    sys.exit(f"package: larger than {SIZE_MAX // 1_000_000} MB, which makes cold starts slow: {', '.join(over)}")
 PYTHON
 echo "package: all is in $out"

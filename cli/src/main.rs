@@ -104,17 +104,6 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    // As a function it has no arguments: it is the scheduled maintenance.
-    if std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_some() {
-        landfall_shared::telemetry::start();
-        return match maintain::serve().await {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("landfall: {error:#}");
-                ExitCode::from(2)
-            }
-        };
-    }
     let cli = Cli::parse();
     let result = run(&cli).await;
     match result {

@@ -83,7 +83,7 @@ pub const VARIABLES: [Variable; 33] = [
     variable("OTEL_EXPORTER_OTLP_ENDPOINT", "workers", "none", "The collector of traces"),
     variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "workers", "none", "The same, of traces alone, with its whole path"),
     variable("OTEL_SERVICE_NAME", "workers", "`landfall-STAGE`", "The name of the service in traces"),
-    variable("AWS_LAMBDA_RUNTIME_API", "all", "none", "Set by Lambda: the program serves as a function then"),
+    variable("AWS_LAMBDA_RUNTIME_API", "workers", "none", "Set by Lambda: the program serves as a function then"),
 ];
 
 /// Reads settings from the environment and gathers what is missing or wrong.
@@ -106,16 +106,17 @@ impl Environment {
 
     /// A variable with a default.
     pub fn or<T: std::str::FromStr>(&mut self, name: &str, default: T) -> T {
-        match std::env::var(name) {
-            Ok(value) if !value.is_empty() => match value.parse() {
-                Ok(value) => value,
-                Err(_) => {
-                    self.wrong.push(format!("{name} (not a valid value)"));
-                    default
-                }
-            },
-            _ => default,
+        self.optional(name).unwrap_or(default)
+    }
+
+    /// A variable that need not be there.
+    pub fn optional<T: std::str::FromStr>(&mut self, name: &str) -> Option<T> {
+        let value = std::env::var(name).ok().filter(|value| !value.is_empty())?;
+        let read = value.parse().ok();
+        if read.is_none() {
+            self.wrong.push(format!("{name} (not a valid value)"));
         }
+        read
     }
 
     /// All that was wrong, at once.

@@ -104,7 +104,8 @@ pub async fn run<S: Stage>(
     settings: Settings,
     build: impl AsyncFnOnce(&Surroundings) -> anyhow::Result<S>,
 ) -> anyhow::Result<()> {
-    let health_file = std::env::var_os("LANDFALL_HEALTH_FILE").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let mut environment = Environment::default();
+    let health_file: Option<PathBuf> = environment.optional("LANDFALL_HEALTH_FILE");
     if std::env::args().nth(1).as_deref() == Some("healthy") {
         let path = health_file.context("LANDFALL_HEALTH_FILE names no file")?;
         println!("{}", poller::health(&path).map_err(anyhow::Error::msg)?);
@@ -113,7 +114,6 @@ pub async fn run<S: Stage>(
     telemetry::start();
     telemetry::start_traces(S::NAME);
     let sdk = aws::sdk_config().await;
-    let mut environment = Environment::default();
     let own = environment.required("LANDFALL_QUEUE");
     let next = environment.or("LANDFALL_QUEUE_NEXT", String::new());
     let notify = environment.required("LANDFALL_QUEUE_NOTIFY");
@@ -122,7 +122,7 @@ pub async fn run<S: Stage>(
     let work_bucket = environment.required("LANDFALL_WORK_BUCKET");
     let config = environment.or("LANDFALL_CONFIG", String::new());
     let settings = Settings { health_file, ..from_environment(settings, &mut environment) };
-    let listen = environment.or("LANDFALL_METRICS_LISTEN", String::new());
+    let listen = environment.optional("LANDFALL_METRICS_LISTEN");
     environment.finish()?;
 
     let objects = S3Objects::new(aws::s3(&sdk));
@@ -149,7 +149,6 @@ pub async fn run<S: Stage>(
             .await
             .map_err(|error| anyhow::anyhow!("the Lambda runtime's interface failed: {error}"))?;
     } else {
-        let listen = if listen.is_empty() { None } else { Some(listen.parse().context("LANDFALL_METRICS_LISTEN")?) };
         // Who scrapes them reads them; nothing is to be flushed.
         Metrics::scraped(S::NAME, listen)?;
         poller::poll(runner, settings, terminated()).await;

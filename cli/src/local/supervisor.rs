@@ -198,8 +198,7 @@ pub async fn upload_zips(s3: &aws_sdk_s3::Client) -> anyhow::Result<()> {
 /// Where a program is missing.
 pub fn zips() -> anyhow::Result<Vec<(String, Vec<u8>)>> {
     let programs = crate::stages().into_iter().map(|stage| (stage, worker(stage)));
-    // Maintenance is this command's.
-    let programs = programs.chain([("maintain", beside("landfall"))]);
+    let programs = programs.chain([("maintain", beside("landfall-maintain"))]);
     let zip = |(name, program): (&str, Result<std::path::PathBuf, std::path::PathBuf>)| {
         let program = program.map_err(|path| output::SetUp(format!("{} is missing", path.display())))?;
         Ok((format!("{name}.zip"), stack::bootstrap_zip(&program)?))
