@@ -23,6 +23,9 @@ const STARTS: usize = 15;
 /// What is handled by one process, to see what memory it comes to.
 const ITEMS: usize = 2_000;
 
+/// Items of one file.
+const LINES: usize = 20_000;
+
 /// Records of a batch, as the template has them.
 const BATCH: usize = 10;
 const LOAD_BATCH: usize = 100;
@@ -89,6 +92,15 @@ async fn main() {
         drain(&real, stage, &mut worker).await;
         println!("{stage:<10} {:>4} MiB", worker.process.memory_max() / 1024);
     }
+
+    let lines: Vec<String> = (0..LINES).map(|number| lone(&format!("line{number:05}"))).collect();
+    let text = lines.join("\n");
+    let size = text.len() as f64 / 1e6;
+    land_as(&real, "sbn/C/metadata/lines.ndjson", &text).await;
+    let mut worker = Worker::start(&real, "validate").await;
+    drain(&real, "validate", &mut worker).await;
+    let memory = worker.process.memory_max() / 1024;
+    println!("{:<10} {memory:>4} MiB  with one file of {LINES} items, {size:.0} MB", "validate");
 }
 
 fn lone(id: &str) -> String {
@@ -98,8 +110,12 @@ fn lone(id: &str) -> String {
 }
 
 async fn land(real: &Real, name: &str, text: &str) {
+    land_as(real, &format!("sbn/C/metadata/{name}.json"), text).await;
+}
+
+async fn land_as(real: &Real, key: &str, text: &str) {
     let s3 = real.connected().await.unwrap().s3();
-    let (bucket, key) = (real.deployment.output("LandingBucket").unwrap(), format!("sbn/C/metadata/{name}.json"));
+    let bucket = real.deployment.output("LandingBucket").unwrap();
     s3.put_object().bucket(bucket).key(key).body(text.as_bytes().to_vec().into()).send().await.unwrap();
 }
 
