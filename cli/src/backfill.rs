@@ -170,12 +170,15 @@ pub(crate) fn landed(bucket: &str, object: &Object, landings: &Landings) -> Opti
     Some(Envelope::new(Landed { cause }, provider, 0))
 }
 
-/// When something was written of which only the second is known: not before anything else that was written in the same
-/// second, and not after now.
+/// When something was written of which only the second is known: after all else that was written in the same second,
+/// once that is long over. Before, something else may still come.
 fn within(second: i64) -> Option<Timestamp> {
-    let (first, last) = (Timestamp::new(second, 0).ok()?, Timestamp::new(second, 999_000_000).ok()?);
-    Some(last.min(Timestamp::now().max(first)))
+    let is_over = Timestamp::now().as_second() > second.saturating_add(SECOND_OVER_AFTER);
+    Timestamp::new(second, if is_over { 999_000_000 } else { 0 }).ok()
 }
+
+/// Seconds until nothing that was listed can have been written over in the second in which it was written.
+const SECOND_OVER_AFTER: i64 = 60;
 
 /// Where it is written down how far a backfill of a place is.
 fn journal(place: &Place, of: &str) -> PathBuf {

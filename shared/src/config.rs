@@ -433,6 +433,31 @@ impl Landings {
         self.sites.iter().map(|site| site.bucket.as_str()).chain([&*self.landing_bucket]).collect()
     }
 
+    /// Where what lands can be listed, as buckets and starts of keys of which none is part of another: of one provider
+    /// where one is named, and only keys that start with `start`. Without a provider the deployment's own bucket is among
+    /// them as a whole: what no landing is configured for is refused there.
+    #[must_use]
+    pub fn places(&self, provider: Option<&str>, start: &str) -> BTreeSet<(String, String)> {
+        let of_site = |site: &Site| {
+            let folder = match (&site.provider, provider) {
+                (Some(own), Some(wanted)) if own != wanted => return None,
+                (None, Some(wanted)) => format!("{wanted}/"),
+                _ => String::new(),
+            };
+            Some((site.bucket.clone(), format!("{}{folder}", site.prefix)))
+        };
+        let own = provider.is_none().then(|| (self.landing_bucket.to_string(), String::new()));
+        let within = |(bucket, prefix): (String, String)| match prefix.starts_with(start) {
+            true => Some((bucket, prefix)),
+            false => start.starts_with(&prefix).then(|| (bucket, start.to_owned())),
+        };
+        let all: BTreeSet<_> = self.sites.iter().filter_map(of_site).chain(own).filter_map(within).collect();
+        let is_part = |one: &(String, String)| {
+            all.iter().any(|other| other != one && other.0 == one.0 && one.1.starts_with(&other.1))
+        };
+        all.iter().filter(|one| !is_part(one)).cloned().collect()
+    }
+
     /// The profiles that are asked for, each once.
     #[must_use]
     pub fn profiles(&self) -> BTreeSet<&str> {
@@ -481,6 +506,23 @@ mod tests {
         check(&fixed, "s3://landing/dedl/a/b.json", Some(("destine", "a/b.json", Some(true))));
         check(&fixed, "s3://landing/dedlx/a/b.json", Some(("dedlx", "a/b.json", None)));
         check(&fixed, "s3://two/a", Some(("x", "a", None)));
+    }
+
+    #[test]
+    fn what_lands_is_listed_where_it_lands_and_once() {
+        let many = landings(
+            "[[landing]]\n[[landing]]\nprefix='dedl/'\nprovider='destine'\n[[landing]]\nbucket='two'\nprefix='in/'\nprovider='x'",
+        );
+        let places = |provider, start| {
+            let places = many.places(provider, start);
+            places.into_iter().map(|(bucket, prefix)| format!("{bucket} {prefix}")).collect::<Vec<_>>()
+        };
+        assert_eq!(places(None, ""), ["landing ", "two in/"]);
+        assert_eq!(places(None, "dedl/a"), ["landing dedl/a"]);
+        assert_eq!(places(None, "in/b"), ["landing in/b", "two in/b"]);
+        assert_eq!(places(Some("destine"), ""), ["landing dedl/", "landing destine/"]);
+        assert_eq!(places(Some("x"), "i"), ["two in/"]);
+        assert_eq!(places(Some("sbn"), "sbn/C/"), ["landing sbn/C/"]);
     }
 
     #[test]

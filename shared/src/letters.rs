@@ -249,6 +249,7 @@ impl Letters<'_> {
         let reason = format!("{} received it again and again, and never came to an end", self.stage);
         let refusal = Refusal::new(codes::GAVE_UP, reason);
         let facts = Facts { stage: self.stage, tries: delivery.receives, now, trace };
+        let code = refusal.code.clone();
         let mut read = E::read(&delivery.body, &**self.provider_of);
         let (mut letters, mut reports) = (Vec::new(), Vec::new());
         if read.is_empty() {
@@ -274,10 +275,12 @@ impl Letters<'_> {
             letters.push((outgoing(body, &letter, self.stage), letter));
             reports.extend(report.map(|report| message(&report, self.stage)));
         }
+        let count = letters.len();
         self.write(letters, &delivery.id).await?;
         for sent in self.notify.send(reports).await {
             sent.map_err(|error| error.to_string())?;
         }
+        (0..count).for_each(|_| metrics::refused(&code));
         Ok(())
     }
 
@@ -297,7 +300,6 @@ impl Letters<'_> {
                 }
                 sent => sent.map_err(|error| error.to_string())?,
             }
-            metrics::refused(&letter.code);
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 //!
 //! It never fails. Whatever calls it (a poller, a Lambda) only carries its verdicts out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -228,8 +228,12 @@ impl<S: Stage> Runner<S> {
             }
         }
 
-        self.post(followed.posts, deliveries, &mut verdicts).await;
-        let counts = followed.counts.into_iter().filter(|count| verdicts[count.delivery] == Verdict::Ack);
+        let unsendable = self.post(followed.posts, deliveries, &mut verdicts).await;
+        // What none takes is refused whole, whatever it would have come to.
+        let counts = followed.counts.into_iter().filter(|count| !unsendable.contains(&count.delivery));
+        let refused =
+            unsendable.iter().map(|&delivery| Count { delivery, what: What::Refused(codes::DELIVERY_UNSENDABLE) });
+        let counts = counts.chain(refused).filter(|count| verdicts[count.delivery] == Verdict::Ack);
         for Count { what, .. } in counts {
             match what {
                 What::Done => metrics::done(),
@@ -501,8 +505,10 @@ impl<S: Stage> Runner<S> {
         Post { delivery, outlet: Outlet::Dead, message: outgoing(body, letter, S::NAME) }
     }
 
-    /// Sends what follows. What a queue does not take now makes its delivery come again.
-    async fn post(&self, mut posts: Vec<Post>, deliveries: &[Delivery], verdicts: &mut [Verdict]) {
+    /// Sends what follows. What a queue does not take now makes its delivery come again; gives the deliveries of which
+    /// none will take something, and which are dead letters now.
+    async fn post(&self, mut posts: Vec<Post>, deliveries: &[Delivery], verdicts: &mut [Verdict]) -> BTreeSet<usize> {
+        let mut unsendable = BTreeSet::new();
         posts.sort_by_key(|post| post.outlet);
         for outlet in [Outlet::Next, Outlet::Own, Outlet::Dead, Outlet::Notify] {
             // A delivery that comes again says everything again.
@@ -525,11 +531,14 @@ impl<S: Stage> Runner<S> {
                 let kept = matches!(failure, QueueError::Refused(_))
                     && outlet != Outlet::Dead
                     && self.dead_letter_unsendable(delivery, &failure).await;
-                if !kept {
+                if kept {
+                    unsendable.insert(post.delivery);
+                } else {
                     retry(&mut verdicts[post.delivery], self.backoff(delivery.receives));
                 }
             }
         }
+        unsendable
     }
 
     /// Keeps a delivery whose consequence no queue takes, whole, as a dead letter; says whether that worked.
@@ -550,11 +559,7 @@ impl<S: Stage> Runner<S> {
         let reports = reports.into_iter().flatten().map(|report| message(&report, S::NAME));
         let told = self.outlets.notify.send(reports.collect()).await.into_iter().all(|sent| sent.is_ok());
         let post = self.letter(0, delivery.body.clone(), &letter);
-        let kept = told && matches!(self.outlets.dead.send(vec![post.message]).await.pop(), Some(Ok(())));
-        if kept {
-            metrics::refused(&codes::DELIVERY_UNSENDABLE);
-        }
-        kept
+        told && matches!(self.outlets.dead.send(vec![post.message]).await.pop(), Some(Ok(())))
     }
 
     /// Full jitter: anything up to the doubling limit, so that what failed together does not come back together.

@@ -275,6 +275,30 @@ async fn a_file_is_told_of_when_all_its_members_are() {
 }
 
 #[tokio::test]
+async fn a_row_is_outdated_by_what_landed_later_with_a_sequencer_or_without() {
+    let database = Database::start().await.unwrap();
+    let postgres = PostgresCatalogue::new(&database.url, 2).unwrap();
+    let rows = async || {
+        let filter = RowFilter { prefix: Some("k".into()), ..RowFilter::default() };
+        let rows = postgres.rows(&filter, 10).await.unwrap();
+        let mut rows: Vec<_> = rows.into_iter().map(|row| (row.row.cause.etag.unwrap(), row.outdated)).collect();
+        rows.sort_unstable();
+        rows
+    };
+    let listed = |number: u32| Cause { sequencer: None, ..change(number) };
+    let mut expected: Vec<(String, bool)> = Vec::new();
+    // Each is another member, whose row stays beside the others'.
+    for (member, number, has_sequencer) in [(1, 1, true), (2, 2, false), (3, 3, false), (4, 4, true), (5, 5, true)] {
+        let cause = if has_sequencer { change(number) } else { listed(number) };
+        postgres.record(&[refused(cause.of_member(member, 9))], None).await.unwrap();
+        expected.iter_mut().for_each(|row| row.1 = true);
+        expected.push((format!("e{number}"), false));
+        assert_eq!(rows().await, expected);
+    }
+    assert_eq!(postgres.counts(&RowFilter::default()).await.unwrap().iter().map(|count| count.rows).sum::<u64>(), 5);
+}
+
+#[tokio::test]
 async fn a_refusal_is_overtaken_by_a_later_change_or_a_later_end_and_by_nothing_else() {
     let database = Database::start().await.unwrap();
     let postgres = PostgresCatalogue::new(&database.url, 2).unwrap();

@@ -99,10 +99,10 @@ async fn ask_ledger(
         provider: status.provider.clone(),
     };
     let mut flying = Vec::new();
-    let buckets = if status.is_of_settled() { Default::default() } else { landings.buckets() };
-    for bucket in buckets {
+    let places = landings.places(status.provider.as_deref(), status.prefix().unwrap_or_default());
+    for (bucket, prefix) in places.iter().filter(|_| !status.is_of_settled()) {
         let landing = Landing { s3, bucket };
-        let mut pages = landing.listed(status.prefix().unwrap_or_default()).into_paginator().send();
+        let mut pages = landing.listed(prefix).into_paginator().send();
         while let Some(page) = pages.next().await {
             let page = page.with_context(|| format!("s3://{bucket} could not be listed"))?;
             let lines = page.contents().iter().filter_map(|object| landing.in_flight(object));
@@ -206,8 +206,8 @@ struct Newest<'l> {
     of_key: HashMap<&'l str, &'l Line>,
     /// How many members of each content have their end, and of how many.
     members: HashMap<Content<'l>, Told>,
-    /// The generation of each of those members.
-    generations: HashMap<Content<'l>, Vec<u32>>,
+    /// Those members.
+    of_content: HashMap<Content<'l>, Vec<&'l Line>>,
 }
 
 /// A key, and the etag of what it held.
@@ -221,7 +221,7 @@ impl<'l> Newest<'l> {
     fn of(lines: &[&'l Line]) -> Self {
         let mut of_key: HashMap<&str, &Line> = HashMap::new();
         let mut members: HashMap<_, Told> = HashMap::new();
-        let mut generations: HashMap<_, Vec<u32>> = HashMap::new();
+        let mut of_content: HashMap<_, Vec<&Line>> = HashMap::new();
         for line in lines {
             let newest = of_key.entry(&*line.cause.object.key).or_insert(line);
             if order(line, newest).is_gt() {
@@ -231,20 +231,24 @@ impl<'l> Newest<'l> {
             told.members = told.members.max(line.cause.members);
             if line.cause.member.is_some() {
                 told.settled += 1;
-                generations.entry(content(line)).or_default().push(line.redrive);
-            } else {
-                told.is_over |= matches!(line.outcome, Outcome::Refused | Outcome::Ignored);
+                of_content.entry(content(line)).or_default().push(line);
             }
         }
-        Self { of_key, members, generations }
+        for line in lines.iter().filter(|line| is_over(line)) {
+            if order(line, of_key[&*line.cause.object.key]).is_eq() {
+                members.entry(content(line)).or_default().is_over = true;
+            }
+        }
+        Self { of_key, members, of_content }
     }
 
     /// Whether a line is of a file that was refused as a whole, was sent again since, and all its members are told of.
     fn is_its_members(&self, line: &Line) -> bool {
-        let Some(generations) = self.generations.get(&content(line)) else { return false };
-        let later = generations.iter().filter(|generation| **generation > line.redrive).count();
-        let members = self.members.get(&content(line)).and_then(|told| told.members);
-        line.cause.member.is_none() && members.is_some_and(|members| later >= members as usize)
+        let Some(members) = self.of_content.get(&content(line)) else { return false };
+        let of_change = members.iter().filter(|member| order(member, line).is_eq());
+        let later: Vec<_> = of_change.filter(|member| member.redrive > line.redrive).collect();
+        let all = later.iter().filter_map(|member| member.cause.members).max();
+        is_over(line) && all.is_some_and(|all| later.len() >= all as usize)
     }
 
     /// What has become of what a line tells.
@@ -263,6 +267,11 @@ impl<'l> Newest<'l> {
         let told = self.members.get(&content(&line)).copied();
         in_part(told.as_ref(), line)
     }
+}
+
+/// Whether a line says of a whole file that nothing more will come of it.
+fn is_over(line: &Line) -> bool {
+    line.cause.member.is_none() && matches!(line.outcome, Outcome::Refused | Outcome::Ignored)
 }
 
 fn order(one: &Line, other: &Line) -> std::cmp::Ordering {

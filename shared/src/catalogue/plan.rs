@@ -39,6 +39,8 @@ pub struct View {
     pub dirty: BTreeSet<(ObjectRef, Subject)>,
     /// Rows to delete.
     pub dropped: BTreeSet<(ObjectRef, Subject)>,
+    /// Rows to keep as they are under another subject, before others are written.
+    pub moved: Vec<(ObjectRef, Subject, Subject)>,
     /// Items to write or to delete.
     pub item_writes: BTreeMap<(String, String), Option<Arc<Item>>>,
     /// Collections to write.
@@ -46,10 +48,20 @@ pub struct View {
 }
 
 impl View {
-    /// Whether something newer is known of this key than `cause`.
+    /// Whether something newer is known of this key than `cause`, or, where that was only found by listing, whether it
+    /// has been told of by its own event.
     fn is_stale(&self, cause: &Cause) -> bool {
         let newest = self.newest.get(&cause.object);
         newest.is_some_and(|newest| newest.cmp_change(&cause.position(0)) == Ordering::Greater)
+            || cause.sequencer.is_none() && self.of_key(&cause.object).any(|row| is_the_same(&row.cause, cause))
+    }
+
+    /// The rows of a landed object.
+    fn of_key<'v>(&'v self, object: &ObjectRef) -> impl Iterator<Item = &'v Row> {
+        let first = Subject::Item { collection: String::new(), item: String::new() };
+        let from = self.rows.range((object.clone(), first)..);
+        let object = object.clone();
+        from.take_while(move |((other, _), _)| *other == object).map(|(_, row)| row)
     }
 
     /// Writes a row. What else is known of the same member of the same change is replaced by it, and so is what an
@@ -66,9 +78,13 @@ impl View {
         if let Some(moved) = moved {
             let subject = Subject::Object { member: moved.cause.member };
             let own = (object.clone(), subject.clone());
-            self.dropped.remove(&own);
-            self.dirty.insert(own.clone());
-            self.rows.insert(own, Row { subject, ..moved });
+            if self.dirty.contains(&key) {
+                self.dropped.remove(&own);
+                self.dirty.insert(own);
+            } else {
+                self.moved.push((object.clone(), key.1.clone(), subject.clone()));
+            }
+            self.rows.insert((object.clone(), subject.clone()), Row { subject, ..moved });
         }
         let of_key = self.rows.iter().filter(|((other, _), _)| *other == object);
         let replaced: Vec<_> = of_key
@@ -78,6 +94,7 @@ impl View {
         for other in replaced {
             self.rows.remove(&other);
             self.dirty.remove(&other);
+            self.moved.retain(|(object, _, to)| (object, to) != (&other.0, &other.1));
             self.dropped.insert(other);
         }
         let newest = self.newest.entry(object).or_insert_with(|| position.clone());
@@ -114,7 +131,7 @@ impl View {
         (order == Ordering::Equal && row.redrive >= redrive).then_some(row)
     }
 
-    /// The member of the same file that was the first to provide the item, where this is another.
+    /// The member of the same file that was the first to provide the item or collection, where this is another.
     fn of_another_member(&self, cause: &Cause, subject: &Subject) -> Option<Option<u32>> {
         let row = self.row(&cause.object, subject)?;
         let provides = matches!(row.state, State::Loaded | State::Ready | State::Parked | State::Superseded);
@@ -283,6 +300,9 @@ fn collection(view: &mut View, load: &Load, routed: &CollectionRouted, settled: 
     if owned_by.is_none() && !view.is_stale(cause) {
         view.leave_former(envelope, cause, &subject, settled);
     }
+    if let Some(first) = view.of_another_member(cause, &subject).filter(|_| !view.is_stale(cause)) {
+        return Applied::Repeated { member: first };
+    }
     if let Some(Row { state: State::Loaded, effect: Some(effect), .. }) = view.settled(cause, &subject, redrive) {
         return Applied::Loaded { effect: *effect, release: true };
     }
@@ -366,7 +386,8 @@ impl View {
         match row.state {
             State::Loaded | State::Ready | State::Parked => {
                 match rival {
-                    // What counts is the newest: it was this one.
+                    // What counts is the newest: it was this one, unless it was still waiting.
+                    Some(rival) if row.state == State::Parked && rival.state == State::Loaded => {}
                     Some(mut rival) if key_order(row) > key_order(&rival) => {
                         settled.back.extend(Back::of(&rival));
                         rival.state = State::Ready;
@@ -409,6 +430,14 @@ impl View {
         });
         rivals.max_by(|one, other| key_order(one).cmp(&key_order(other))).cloned()
     }
+}
+
+/// Whether an event is known of what was found by listing, which knows no more of its time than the second.
+fn is_the_same(known: &Cause, listed: &Cause) -> bool {
+    known.sequencer.is_some()
+        && listed.etag.is_some()
+        && (&known.etag, known.member) == (&listed.etag, listed.member)
+        && known.event_time.as_second() == listed.event_time.as_second()
 }
 
 fn key_order(row: &Row) -> (Timestamp, &ObjectRef) {
@@ -1080,6 +1109,11 @@ mod tests {
         view.rows.retain(|(object, _), _| *object.key == *"k");
         assert_eq!(members(&view), both(State::Superseded, State::Refused));
 
+        let mut view = View::default();
+        let collections = [one.clone(), two.clone()].map(|cause| collection("p", cause));
+        let created = Applied::Loaded { effect: Effect::Created, release: true };
+        check(&mut view, &collections, &[created, repeated.clone()]);
+
         // A repeated one that is sent again is repeated again.
         let mut view = with_collection();
         let mut again = item("i", two.clone());
@@ -1094,7 +1128,25 @@ mod tests {
         check(&mut view, &[item("i", cause("newer", "1", 9))], &[waits]);
         plan_all(&mut view, &[collection("p", cause("m", "1", 1))]);
         let older = item("i", cause("older", "1", 3));
-        check(&mut view, &[older, item("i", cause("newer", "1", 9))], &[CREATED, REPLACED]);
+        let mut left = View { rows: view.rows.clone(), collections: view.collections.clone(), ..View::default() };
+        check(&mut view, &[older.clone(), item("i", cause("newer", "1", 9))], &[CREATED, REPLACED]);
+        // Where it goes before it is loaded, what was loaded meanwhile stays as it is.
+        check(&mut left, &[older], &[CREATED]);
+        let settled = plan_all(&mut left, &[removed(cause("newer", "2", 10))]).remove(0);
+        assert_eq!((settled.gone, settled.back), (vec![], vec![]));
+        assert_eq!(states(&left), [State::Loaded, State::Removed, State::Loaded]);
+    }
+
+    #[test]
+    fn what_was_found_by_listing_is_not_loaded_beside_its_own_event() {
+        let mut view = with_collection();
+        let event = cause("k", "1", 1);
+        let mut listed = Cause { sequencer: None, ..event.clone() };
+        listed.event_time = "2024-01-01T00:00:01.999Z".parse().unwrap();
+        check(&mut view, &[item("i", event), item("i", listed.clone())], &[CREATED, Applied::Superseded]);
+        // Another content of the same second is another change.
+        listed.etag = Some("other".into());
+        check(&mut view, &[item("i", listed)], &[REPLACED]);
     }
 
     #[test]

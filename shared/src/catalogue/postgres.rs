@@ -8,7 +8,7 @@ mod reconciliation;
 mod session;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -205,7 +205,7 @@ impl PostgresCatalogue {
         let rows = self
             .asked(
                 filter,
-                &format!("l.*, {OUTDATED} as outdated, {GOES_ON} as goes_on"),
+                &format!("l.*, {} as outdated, {GOES_ON} as goes_on", *OUTDATED),
                 &format!("order by l.updated desc, l.bucket, l.key, l.subject limit {most}"),
             )
             .await?;
@@ -222,9 +222,10 @@ impl PostgresCatalogue {
     /// [`CatalogueError`].
     pub async fn counts(&self, filter: &RowFilter) -> Result<Vec<Count>, CatalogueError> {
         let what = format!(
-            "l.state, l.announced is not null as announced, {OUTDATED} as outdated, {GOES_ON} as goes_on,
+            "l.state, l.announced is not null as announced, {} as outdated, {GOES_ON} as goes_on,
             case when l.state in ('refused', 'ignored') or l.announced is null then l.code end as code,
-            count(*) as rows"
+            count(*) as rows",
+            *OUTDATED
         );
         let rows = self.asked(filter, &what, "group by 1, 2, 3, 4, 5").await?;
         let read = |sql: &SqlRow| {
@@ -272,14 +273,30 @@ impl PostgresCatalogue {
     }
 }
 
-/// Whether something newer landed under the same key; or, of a file that was refused as a whole, whether it was sent
-/// again since, and all its members are told of.
-const OUTDATED: &str = "(exists (select from landfall.ledger n where n.bucket = l.bucket and n.key = l.key
-        and coalesce(n.sequencer > l.sequencer, n.event_time > l.event_time))
-    or l.member = 0 and l.state in ('refused', 'ignored') and exists (select from landfall.ledger n
-        where n.bucket = l.bucket and n.key = l.key and n.member > 0 and n.redrive > l.redrive
-            and coalesce(n.sequencer = l.sequencer, n.event_time = l.event_time)
-        having count(distinct n.member) >= max(n.members)))";
+/// Whether a row is outdated: something newer landed under the same key; or it is of a file that was refused as a whole,
+/// was sent again since, and all its members are told of.
+static OUTDATED: LazyLock<String> = LazyLock::new(|| format!("({} or {OVER_AS_MEMBERS})", newer_than("l")));
+
+/// Whether something newer landed under the key of `of`, a row or what has its columns. Each part looks at one row of the
+/// key: a file may have ten thousand.
+fn newer_than(of: &str) -> String {
+    let newest = |which: &str, order: &str| {
+        format!(
+            "coalesce((select coalesce(n.sequencer > {of}.sequencer, n.event_time > {of}.event_time)
+                from landfall.ledger n where n.bucket = {of}.bucket and n.key = {of}.key {which}
+                order by {order} limit 1), false)"
+        )
+    };
+    let listed = newest("and n.sequencer is null", "n.event_time desc");
+    format!("({} or {listed})", newest("", "n.sequencer desc nulls last, n.event_time desc, n.redrive desc"))
+}
+
+/// Of a file's own row.
+const OVER_AS_MEMBERS: &str = "l.member = 0 and l.state in ('refused', 'ignored') and exists (
+    select from landfall.ledger n
+    where n.bucket = l.bucket and n.key = l.key and n.member > 0 and n.redrive > l.redrive
+        and coalesce(n.sequencer = l.sequencer, n.event_time = l.event_time)
+    having count(distinct n.member) >= max(n.members))";
 
 /// Whether what a row waits for is there.
 const GOES_ON: &str = "(l.state = 'parked' and exists (select from pgstac.collections c where c.id = l.collection))";

@@ -288,6 +288,18 @@ pub(super) async fn write_rows(transaction: &Transaction<'_>, view: &View) -> Re
         let key = [storable(&object.bucket), storable(&object.key), storable(&subject)];
         transaction.execute(&statement, &[&key[0], &key[1], &key[2]]).await?;
     }
+    // In place: who announces one of them meanwhile finds it by its event.
+    for (object, from, to) in &view.moved {
+        let (from, to) = (from.to_string(), to.to_string());
+        let key = [&object.bucket, &object.key, &from, &to].map(|text| storable(text));
+        let free = "delete from landfall.ledger where bucket = $1 and key = $2 and subject = $3";
+        let free = transaction.prepare_cached(free).await?;
+        transaction.execute(&free, &[&key[0], &key[1], &key[3]]).await?;
+        let sql = "update landfall.ledger set subject = $4, kind = 'object', collection = '', item = ''
+            where bucket = $1 and key = $2 and subject = $3";
+        let statement = transaction.prepare_cached(sql).await?;
+        transaction.execute(&statement, &[&key[0], &key[1], &key[2], &key[3]]).await?;
+    }
     let rows: Vec<&Row> = view.dirty.iter().filter_map(|key| view.rows.get(key)).collect();
     if rows.is_empty() {
         return Ok(());

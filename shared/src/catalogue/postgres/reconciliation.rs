@@ -9,7 +9,7 @@ use tokio_postgres::types::ToSql;
 
 use super::super::{CatalogueError, DROPPED, Row};
 use super::ledger::{member_number, read_row, storable};
-use super::{GOES_ON, KEEP, LedgerRow, OUTDATED, PostgresCatalogue, RowFilter};
+use super::{GOES_ON, KEEP, LedgerRow, OUTDATED, OVER_AS_MEMBERS, PostgresCatalogue, RowFilter, newer_than};
 
 /// Collection and id.
 type Name = (String, String);
@@ -44,11 +44,12 @@ impl PostgresCatalogue {
         });
         let end = filter.prefix.as_deref().and_then(super::after_prefix);
         let sql = format!(
-            "select l.*, {OUTDATED} as outdated, {GOES_ON} as goes_on
+            "select l.*, {} as outdated, {GOES_ON} as goes_on
             from landfall.ledger l where (l.bucket, l.key, l.subject) > ($1, $2, $3)
                 and ($4::text is null or l.key >= $4) and ($5::text is null or l.key < $5)
                 and ($6::text is null or l.collection = $6) and ($7::text is null or l.provider = $7)
-            order by l.bucket, l.key, l.subject limit $8"
+            order by l.bucket, l.key, l.subject limit $8",
+            *OUTDATED
         );
         let values: [&(dyn ToSql + Sync); 8] =
             [&bucket, &key, &subject, &filter.prefix, &end, &filter.collection, &filter.provider, &most];
@@ -157,16 +158,16 @@ impl PostgresCatalogue {
             refused.iter().map(|(.., redrive)| i32::try_from(*redrive).unwrap_or(i32::MAX)).collect();
         // Where its own row is gone, what came after it has written it over; or notify has not come to it.
         let sql = format!(
-            "select exists (select from landfall.ledger m where m.bucket = r.bucket and m.key = r.key
-                    and coalesce(m.sequencer > r.sequencer, m.event_time > r.event_time))
+            "select {}
                 or not exists (select from landfall.ledger m where m.event = r.event)
                 and exists (select from landfall.ledger m where m.bucket = r.bucket and m.key = r.key
                     and m.member = r.member and coalesce(m.sequencer = r.sequencer, m.event_time = r.event_time)
                     and (m.redrive > r.redrive or m.redrive = r.redrive
                         and m.state in ('loaded', 'routed') and m.announced is not null))
-                or exists (select from landfall.ledger l where l.event = r.event and {OUTDATED})
+                or exists (select from landfall.ledger l where l.event = r.event and {OVER_AS_MEMBERS})
             from unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::text[], $6::timestamptz[], $7::int[])
-                with ordinality as r(event, bucket, key, member, sequencer, event_time, redrive, place) order by r.place"
+                with ordinality as r(event, bucket, key, member, sequencer, event_time, redrive, place) order by r.place",
+            newer_than("r")
         );
         let values: [&(dyn ToSql + Sync); 7] = [&events, &buckets, &keys, &members, &sequencers, &times, &redrives];
         Ok(client.query(&sql, &values).await?.iter().map(|row| row.get(0)).collect())
