@@ -277,18 +277,15 @@ impl PostgresCatalogue {
 /// was sent again since, and all its members are told of.
 static OUTDATED: LazyLock<String> = LazyLock::new(|| format!("({} or {OVER_AS_MEMBERS})", newer_than("l")));
 
-/// Whether something newer landed under the key of `of`, a row or what has its columns. Each part looks at one row of the
-/// key: a file may have ten thousand.
+/// Whether something newer landed under the key of `of`, a row or what has its columns: by their sequencers, else by time.
+/// Each part asks the index for one row of the key: a file may have ten thousand.
 fn newer_than(of: &str) -> String {
-    let newest = |which: &str, order: &str| {
-        format!(
-            "coalesce((select coalesce(n.sequencer > {of}.sequencer, n.event_time > {of}.event_time)
-                from landfall.ledger n where n.bucket = {of}.bucket and n.key = {of}.key {which}
-                order by {order} limit 1), false)"
-        )
-    };
-    let listed = newest("and n.sequencer is null", "n.event_time desc");
-    format!("({} or {listed})", newest("", "n.sequencer desc nulls last, n.event_time desc, n.redrive desc"))
+    let of_key = format!("select from landfall.ledger n where n.bucket = {of}.bucket and n.key = {of}.key");
+    format!(
+        "(exists ({of_key} and n.sequencer > {of}.sequencer)
+            or exists ({of_key} and n.sequencer is null and n.event_time > {of}.event_time)
+            or {of}.sequencer is null and exists ({of_key} and n.event_time > {of}.event_time))"
+    )
 }
 
 /// Of a file's own row.
