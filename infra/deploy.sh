@@ -34,5 +34,10 @@ for zip in "${zips[@]}"; do
 done
 aws cloudformation deploy --stack-name "$stack" --template-file "$template" --capabilities CAPABILITY_IAM \
     --no-fail-on-empty-changeset --parameter-overrides Workers=lambda "CodeBucket=$bucket" "CodePrefix=$release/" \
-    "Architecture=$architecture" "$@" || exit 1
+    "Architecture=$architecture" "$@" || {
+    echo "deploy: what CloudFormation says, the newest first:" >&2
+    aws cloudformation describe-stack-events --stack-name "$stack" --output text --max-items 200 \
+        --query "StackEvents[?contains(ResourceStatus,'FAILED')].[Timestamp,LogicalResourceId,ResourceStatusReason]" >&2 || true
+    exit 1
+}
 echo "deploy: done. Configuration: s3://WORK_BUCKET/config/; then: landfall doctor --stack $stack"

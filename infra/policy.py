@@ -63,16 +63,23 @@ def grants(role):
 
 
 def named(target):
-    """The resource of a grant as the page about the roles has it: LoadQueue, work/config/*."""
+    """The resource of a grant as the page about the roles has it: LoadQueue, work/config/*, more archives/*."""
+    if isinstance(target, dict) and "Fn::Split" in target:
+        text, values = target["Fn::Split"][1]["Fn::Sub"]
+        between, buckets = values["All"]["Fn::Join"]
+        assert (text, between) == ("${All}/*", "/*,"), target
+        return f"{named(buckets)}/*"
     if isinstance(target, dict) and "Fn::Sub" in target:
-        text = target["Fn::Sub"].removeprefix("arn:${AWS::Partition}:s3:::")
-        return re.sub(r"\$\{(\w+)BucketName\}", lambda found: found[1].lower(), text)
-    return resource(target)
+        return re.sub(r"^\$\{(\w+)Bucket\.Arn\}", lambda found: found[1].lower(), target["Fn::Sub"])
+    name = resource(target)
+    more = re.fullmatch(r"More(\w+)BucketArns", name)
+    return f"more {more[1].lower()}s" if more else name.removesuffix("Bucket").lower() if name.endswith("Bucket") else name
 
 
 def allowed(role):
     """Each grant of a role alone: action, resource."""
-    return [(action, named(one_of)) for one in grants(role) for action in listed(one["Action"]) for one_of in listed(one["Resource"])]
+    pairs = [(action, named(one_of)) for one in grants(role) for action in listed(one["Action"]) for one_of in listed(one["Resource"])]
+    return list(dict.fromkeys(pairs))
 
 
 def rows_of_page():
@@ -147,9 +154,9 @@ def buckets(t):
         if t.resources[name].get("DeletionPolicy") != "Retain":
             yield "bucket-retained", f"{name} goes with its stack"
         rules = bucket.get("LifecycleConfiguration", {}).get("Rules", [])
+        if bucket.get("VersioningConfiguration", {}).get("Status") != "Enabled":
+            yield "versioning", f"{name} loses what is overwritten"
         if name in ("LandingBucket", "ArchiveBucket"):
-            if bucket.get("VersioningConfiguration", {}).get("Status") != "Enabled":
-                yield "versioning", f"{name} loses what is overwritten"
             if not any("AbortIncompleteMultipartUpload" in rule for rule in rules):
                 yield "uploads", f"{name} keeps the parts of uploads that nobody goes on with"
         for rule in rules:
@@ -174,7 +181,7 @@ def functions(t):
                 if action.endswith("*") and action not in BOTH:
                     yield "wide-action", f"{name} is granted {action}"
             for target in listed(one["Resource"]):
-                if target == "*" or resource(target) is None and "Fn::Sub" not in target:
+                if target == "*" or target == {"Fn::Sub": "*"}:
                     yield "wide-resource", f"{name} is granted {one['Action']} on everything"
                 elif isinstance(target, dict) and "Fn::Sub" in target and target["Fn::Sub"].endswith(":s3:::*"):
                     yield "wide-resource", f"{name} is granted {one['Action']} on every bucket"
@@ -192,7 +199,7 @@ def functions(t):
         yield "publish", f"notify may publish to {sorted(published)}"
     for stage in ("Load", "Notify"):
         actions = {action for one in grants(roles[f"{stage}Role"]) for action in listed(one["Action"])}
-        if not {"secretsmanager:GetSecretValue", "rds-db:connect"} <= actions:
+        if not {"secretsmanager:GetSecretValue", "kms:Decrypt", "rds-db:connect"} <= actions:
             yield "database-access", f"{stage} cannot get the database's password"
     for name, mapping in t.of("AWS::Lambda::EventSourceMapping").items():
         if mapping.get("FunctionResponseTypes") != ["ReportBatchItemFailures"]:
@@ -204,17 +211,18 @@ def functions(t):
 
 
 def alarms(t):
+    told = [alarm for alarm in t.of("AWS::CloudWatch::Alarm").values() if alarm.get("AlarmActions")]
+
     def on(metric, dimension, name):
-        return any(
-            alarm["MetricName"] == metric
-            and any(one["Name"] == dimension and resource(one["Value"]) == name for one in alarm.get("Dimensions", []))
-            and alarm.get("AlarmActions")
-            for alarm in t.of("AWS::CloudWatch::Alarm").values()
-        )
+        of_name = lambda one: any(d["Name"] == dimension and resource(d["Value"]) == name for d in one.get("Dimensions", []))
+        return [alarm for alarm in told if alarm["MetricName"] == metric and of_name(alarm)]
 
     for name in t.of("AWS::Lambda::Function"):
-        if not on("Errors", "FunctionName", name):
-            yield "error-alarm", f"nobody is told that {name} fails"
+        if not any(alarm["Statistic"] == "Minimum" for alarm in on("Errors", "FunctionName", name)):
+            yield "error-alarm", f"nobody is told that {name} has errors and no success"
+    for alarm in on("landfall_dependency_up", "stage", "load") or [{}]:
+        if alarm.get("TreatMissingData") != "ignore":
+            yield "database-alarm", "nobody is told that the database is down, or it counts as up where nobody asks"
     for stage in STAGES:
         if not on("ApproximateAgeOfOldestMessage", "QueueName", f"{stage}Queue"):
             yield "age-alarm", f"nobody is told that {stage}Queue stands still"
@@ -292,6 +300,7 @@ FAULTS = [
     ("bucket-tls", at("LandingBucketPolicy")),
     ("bucket-retained", at("ArchiveBucket", "DeletionPolicy", "=", "Delete")),
     ("versioning", at("LandingBucket", P, "VersioningConfiguration")),
+    ("versioning", at("WorkBucket", P, "VersioningConfiguration", "=", {"Status": "Suspended"})),
     ("uploads", at("LandingBucket", P, "LifecycleConfiguration")),
     ("expiry", lambda text: text["Resources"]["WorkBucket"][P]["LifecycleConfiguration"]["Rules"].append({"Prefix": "letters/", "ExpirationInDays": 1})),
     ("shared-role", at("LoadFunction", P, "Role", "=", {"Fn::GetAtt": ["RouteRole", "Arn"]})),
@@ -309,6 +318,9 @@ FAULTS = [
     ("dead-alarm", at("RouteDeadAlarm", P, "AlarmActions")),
     ("error-alarm", at("NotifyErrorsAlarm")),
     ("error-alarm", at("MaintainErrorsAlarm")),
+    ("error-alarm", at("LoadErrorsAlarm", P, "Statistic", "=", "Sum")),
+    ("database-alarm", at("DatabaseDownAlarm")),
+    ("database-alarm", at("DatabaseDownAlarm", P, "TreatMissingData", "=", "notBreaching")),
     ("terraform", lambda text: text["Parameters"].update(NewOne={"Type": "String"})),
 ]
 

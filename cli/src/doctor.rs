@@ -8,14 +8,14 @@ use aws_sdk_s3::types::{Event, NotificationConfigurationFilter};
 use aws_sdk_sqs::types::QueueAttributeName;
 use jiff::{SignedDuration, Timestamp};
 use landfall_route::BucketMap;
-use landfall_shared::config::Config;
+use landfall_shared::config::{Config, Landings};
 use landfall_shared::stage::chain_of;
 use landfall_stac::Bundle;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::deployment::{Connected, Place};
-use crate::map;
+use crate::map::{self, There};
 use crate::output::{self, End, Format};
 use crate::schemas::BUNDLE_KEY;
 
@@ -74,10 +74,12 @@ pub async fn run(place: &Place, format: Format) -> anyhow::Result<End> {
     let config = doctor.config().await;
     doctor.map(config.as_ref()).await;
     doctor.bundle().await?;
+    let own = connected.deployment.output("LandingBucket")?;
+    let landings = Landings::new(&config.unwrap_or_default(), own)?;
     for stage in &stages {
-        doctor.queue(stage).await?;
+        doctor.queue(stage, &landings).await?;
     }
-    doctor.notifications().await?;
+    doctor.notifications(&landings).await?;
     doctor.topics().await?;
     doctor.database().await;
     let found = doctor.found;
@@ -178,17 +180,13 @@ impl Doctor<'_> {
             }
         };
         self.good("bucket-map", "config/bucket-map.yaml is read");
-        let elsewhere = |bucket: &&String| {
-            config.is_some_and(|config| config.destinations.iter().any(|one| one.bucket == **bucket))
-        };
-        for bucket in map.buckets().iter().filter(|bucket| !elsewhere(bucket)) {
-            match self.connected.s3().head_bucket().bucket(bucket).send().await {
-                Ok(_) => self.good("destination", bucket),
-                Err(error) => self.bad(
-                    "destination",
-                    format!("{bucket}: {}", chain_of(&error)),
-                    "make the bucket, or say in [[destination]] of the configuration where it is; route needs the right to write to it",
-                ),
+        let fix = "make the bucket, or say in [[destination]] of the configuration where it is; route needs the right to write to it (MoreArchiveBucketArns)";
+        let config = config.cloned().unwrap_or_default();
+        for (bucket, there) in map::destinations(self.connected, &config, &map).await {
+            match there {
+                There::Yes => self.good("destination", bucket),
+                There::No => self.bad("destination", format!("{bucket} is not there"), fix),
+                There::Unknown(why) => self.bad("destination", format!("{bucket}: {why}"), fix),
             }
         }
     }
@@ -196,7 +194,7 @@ impl Doctor<'_> {
     async fn bundle(&mut self) -> anyhow::Result<()> {
         let work = self.connected.deployment.output("WorkBucket")?;
         let got = self.connected.s3().get_object().bucket(work).key(BUNDLE_KEY).send().await;
-        let fix = "`landfall schemas fetch` gets the schemas, `landfall schemas put` puts them in force";
+        let fix = "`landfall schemas fetch` gets the schemas, `landfall schemas set` puts them in force";
         let body = match got {
             Ok(answer) => answer.body.collect().await,
             Err(error) if error.as_service_error().is_some_and(|error| error.is_no_such_key()) => {
@@ -219,7 +217,7 @@ impl Doctor<'_> {
     }
 
     /// A stage's queue and its dead letters.
-    async fn queue(&mut self, stage: &str) -> anyhow::Result<()> {
+    async fn queue(&mut self, stage: &str, landings: &Landings) -> anyhow::Result<()> {
         let (own, dead) = (
             self.connected.deployment.queue_url(stage)?.to_owned(),
             self.connected.deployment.dead_queue_url(stage)?.to_owned(),
@@ -288,13 +286,14 @@ impl Doctor<'_> {
             "set the visibility timeout to six times the function's timeout",
         );
         if stage == "validate" {
-            let policy = own.get(&QueueAttributeName::Policy).map(String::as_str).unwrap_or_default();
-            let closed = (!policy.contains("s3.amazonaws.com")).then(|| "S3 may not send to it".to_owned());
+            let policy = own.get(&QueueAttributeName::Policy).and_then(|text| serde_json::from_str(text).ok());
+            let policy: Value = policy.unwrap_or_default();
+            let closed = landings.buckets().into_iter().filter(|bucket| !may_send(&policy, bucket));
             self.judge(
                 "queue-policy",
                 stage,
-                closed.into_iter().collect(),
-                "give the queue the policy of the template: what lands is not seen",
+                closed.map(|bucket| format!("S3 may not send to it for {bucket}")).collect(),
+                "give the queue the policy of the template (MoreLandingBucketArns): what lands is not seen",
             );
         }
         Ok(())
@@ -306,29 +305,30 @@ impl Doctor<'_> {
         Ok(answer.attributes.unwrap_or_default().into_iter().collect())
     }
 
-    /// Whether S3 tells the validate queue of everything that lands and goes.
-    async fn notifications(&mut self) -> anyhow::Result<()> {
-        let landing = self.connected.deployment.output("LandingBucket")?.to_owned();
-        let answer = self.connected.s3().get_bucket_notification_configuration().bucket(&landing).send().await;
+    /// Whether S3 tells the validate queue of everything that lands and goes, in each bucket where providers land.
+    async fn notifications(&mut self, landings: &Landings) -> anyhow::Result<()> {
+        let url = self.connected.deployment.queue_url("validate")?;
+        let arn = self.attributes(url).await.ok().and_then(|all| all.get(&QueueAttributeName::QueueArn).cloned());
+        for landing in landings.buckets() {
+            self.notified(landing, arn.as_deref()).await;
+        }
+        Ok(())
+    }
+
+    async fn notified(&mut self, landing: &str, queue: Option<&str>) {
+        let answer = self.connected.s3().get_bucket_notification_configuration().bucket(landing).send().await;
         let fix = "let the bucket notify the validate queue of s3:ObjectCreated:* and s3:ObjectRemoved:*, without a filter; then `landfall reconcile --fix`";
         let answer = match answer {
             Ok(answer) => answer,
-            Err(error) => {
-                self.bad("notifications", format!("{landing}: {}", chain_of(&error)), fix);
-                return Ok(());
-            }
+            Err(error) => return self.bad("notifications", format!("{landing}: {}", chain_of(&error)), fix),
         };
-        let url = self.connected.deployment.queue_url("validate")?;
-        let arn = self.attributes(url).await.ok().and_then(|all| all.get(&QueueAttributeName::QueueArn).cloned());
-        let mine: Vec<_> =
-            answer.queue_configurations().iter().filter(|one| Some(&one.queue_arn) == arn.as_ref()).collect();
+        let mine: Vec<_> = answer.queue_configurations().iter().filter(|one| Some(one.queue_arn()) == queue).collect();
         let told = |event: &Event, word: &str| {
             let whole = mine.iter().any(|one| one.events().contains(event) && !is_narrow(one.filter()));
             (!whole).then(|| format!("{word} is not told, or only of some keys"))
         };
         let wrong = [told(&Event::S3ObjectCreated, "what lands"), told(&Event::S3ObjectRemoved, "what is removed")];
-        self.judge("notifications", &landing, wrong.into_iter().flatten().collect(), fix);
-        Ok(())
+        self.judge("notifications", landing, wrong.into_iter().flatten().collect(), fix);
     }
 
     async fn topics(&mut self) -> anyhow::Result<()> {
@@ -401,6 +401,16 @@ impl Doctor<'_> {
 
 type Attributes = BTreeMap<QueueAttributeName, String>;
 
+/// Whether a queue's policy lets S3 send to it on behalf of a bucket.
+fn may_send(policy: &Value, bucket: &str) -> bool {
+    let statements = policy["Statement"].as_array().map(Vec::as_slice).unwrap_or_default();
+    statements.iter().filter(|statement| statement["Effect"] == "Allow").map(Value::to_string).any(|text| {
+        let names = [format!(":s3:::{bucket}\""), ":s3:::*\"".to_owned()];
+        let is_for = !text.contains("aws:SourceArn") || names.iter().any(|name| text.contains(name));
+        text.contains("s3.amazonaws.com") && is_for
+    })
+}
+
 /// Whether a notification is only of some keys.
 fn is_narrow(filter: Option<&NotificationConfigurationFilter>) -> bool {
     let rules = filter.and_then(|filter| filter.key()).map(|key| key.filter_rules()).unwrap_or_default();
@@ -416,6 +426,22 @@ fn skew(theirs: Timestamp, ours: Timestamp) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn s3_may_send_for_the_buckets_that_the_policy_names() {
+        let statement = |effect: &str, arn: Value| {
+            let condition = serde_json::json!({"ArnLike": {"aws:SourceArn": arn}});
+            serde_json::json!({"Effect": effect, "Principal": {"Service": "s3.amazonaws.com"}, "Condition": condition})
+        };
+        let allowed = |statements: Value| may_send(&serde_json::json!({"Statement": statements}), "in");
+        let arn = "arn:aws:s3:::in";
+        assert!(allowed(serde_json::json!([statement("Allow", arn.into())])));
+        assert!(allowed(serde_json::json!([statement("Allow", vec!["arn:aws:s3:::a", arn].into())])));
+        assert!(allowed(serde_json::json!([statement("Allow", "arn:aws:s3:::*".into())])));
+        assert!(!allowed(serde_json::json!([statement("Deny", arn.into())])));
+        assert!(!allowed(serde_json::json!([statement("Allow", "arn:aws:s3:::in-two".into())])));
+        assert!(!allowed(Value::Null));
+    }
 
     #[test]
     fn clocks_may_be_a_minute_apart() {

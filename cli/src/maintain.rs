@@ -104,7 +104,7 @@ async fn sweep(
     let map = BucketMap::parse(&text, &[]).map_err(|bad| SetUp(bad.to_string()))?;
     let elsewhere = aws::elsewhere(&connected.sdk, &config.destinations).await;
     let objects = Arc::new(S3Objects::new(connected.s3()).with(elsewhere));
-    let buckets: Vec<String> = map.buckets().iter().cloned().collect();
+    let buckets: Vec<String> = map.destinations().into_iter().map(str::to_owned).collect();
     let work = connected.deployment.output("WorkBucket")?;
     Ok(landfall_route::sweep(objects, work, &buckets, maintain.older_than, now, how).await?)
 }

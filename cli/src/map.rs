@@ -17,7 +17,7 @@ use crate::output::{self, End, Format, SetUp};
 /// What is done with the bucket map.
 #[derive(Debug, Subcommand)]
 pub enum Map {
-    /// Checks a bucket map and puts it in force; route takes it within seconds
+    /// Checks a bucket map and puts it in force where its buckets are there; route takes it within seconds
     #[command(after_help = "Example:\n  landfall map set bucket-map.yaml")]
     Set {
         /// The YAML file
@@ -102,9 +102,9 @@ fn in_force(connected: &Connected) -> anyhow::Result<ObjectRef> {
 }
 
 /// The buckets that nothing may be routed to: what they receive is ingested, or is Landfall's own.
-async fn forbidden(connected: &Connected) -> anyhow::Result<Vec<String>> {
+fn forbidden(connected: &Connected, config: &Config) -> anyhow::Result<Vec<String>> {
     let (landing, work) = (connected.deployment.output("LandingBucket")?, connected.deployment.output("WorkBucket")?);
-    let landings = Landings::new(&config(connected).await?, landing)?;
+    let landings = Landings::new(config, landing)?;
     Ok(landings.buckets().into_iter().chain([landing, work]).map(str::to_owned).collect())
 }
 
@@ -115,6 +115,30 @@ pub(crate) async fn config(connected: &Connected) -> anyhow::Result<Config> {
         Err(error) if error.as_service_error().is_some_and(|error| error.is_not_found()) => Ok(Config::default()),
         _ => Ok(Config::parse(&object(&connected.s3(), &at).await?)?),
     }
+}
+
+/// Whether a bucket is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum There {
+    Yes,
+    No,
+    /// It could not be asked; why.
+    Unknown(String),
+}
+
+/// Asks for the buckets that a map routes to; those of which the configuration says where they are, are not asked here.
+pub(crate) async fn destinations(connected: &Connected, config: &Config, map: &BucketMap) -> Vec<(String, There)> {
+    let is_elsewhere = |bucket: &&str| config.destinations.iter().any(|one| one.bucket == *bucket);
+    let mut asked = Vec::new();
+    for bucket in map.destinations().into_iter().filter(|bucket| !is_elsewhere(bucket)) {
+        let there = match connected.s3().head_bucket().bucket(bucket).send().await {
+            Ok(_) => There::Yes,
+            Err(error) if error.as_service_error().is_some_and(|error| error.is_not_found()) => There::No,
+            Err(error) => There::Unknown(landfall_shared::stage::chain_of(&error)),
+        };
+        asked.push((bucket.to_owned(), there));
+    }
+    asked
 }
 
 /// The text of the map in force.
@@ -150,17 +174,33 @@ async fn read(map: Option<&str>, place: &Place) -> anyhow::Result<(String, Strin
 
 async fn set(file: &Path, place: &Place, format: Format) -> anyhow::Result<End> {
     let text = std::fs::read_to_string(file).map_err(|error| SetUp(format!("{}: {error}", file.display())))?;
+    let name = file.display().to_string();
     let connected = place.connect().await?;
-    let forbidden = forbidden(&connected).await?;
+    let config = config(&connected).await?;
+    let forbidden = forbidden(&connected, &config)?;
     let forbidden: Vec<&str> = forbidden.iter().map(String::as_str).collect();
     let lint = BucketMap::lint(&text, &forbidden);
-    let is_bad = lint.errors().next().is_some();
-    if is_bad {
-        tell(&file.display().to_string(), &lint, format)?;
-        return Ok(End::Problems);
-    }
+    let map = match BucketMap::parse(&text, &forbidden) {
+        Ok(map) => map,
+        Err(_) => {
+            tell(&name, &lint, format)?;
+            return Ok(End::Problems);
+        }
+    };
     if format == Format::Human {
-        tell(&file.display().to_string(), &lint, format)?;
+        tell(&name, &lint, format)?;
+    }
+    let asked = destinations(&connected, &config, &map).await;
+    for (bucket, there) in &asked {
+        if let There::Unknown(why) = there {
+            eprintln!("landfall: could not ask for the bucket {bucket}: {}", output::visible(why));
+        }
+    }
+    let missing: Vec<&String> =
+        asked.iter().filter(|(_, there)| *there == There::No).map(|(bucket, _)| bucket).collect();
+    if !missing.is_empty() {
+        tell_missing(&name, &missing, format)?;
+        return Ok(End::Problems);
     }
     let at = in_force(&connected)?;
     let request = connected.s3().put_object().bucket(&at.bucket).key(&at.key).body(text.into_bytes().into());
@@ -176,7 +216,8 @@ async fn lint(maps: &[String], landing: &[String], place: &Place, format: Format
     let mut forbidden_buckets = landing.to_vec();
     // A file is looked through without any deployment; with one, its buckets count too.
     if maps.is_empty() || place.stack.is_some() {
-        forbidden_buckets.extend(forbidden(&place.connect().await?).await?);
+        let connected = place.connect().await?;
+        forbidden_buckets.extend(forbidden(&connected, &config(&connected).await?)?);
     }
     let forbidden: Vec<&str> = forbidden_buckets.iter().map(String::as_str).collect();
     let mut end = End::Good;
@@ -208,6 +249,19 @@ fn tell(name: &str, lint: &Lint, format: Format) -> anyhow::Result<()> {
         output::line(&format!("{name}:{line}:{column}: {word}: {}: {message}\n    {}", finding.code, finding.hint))?;
     }
     output::line(&format!("{name}: {errors} errors, {warnings} warnings"))
+}
+
+/// Prints which of a map's buckets are not there.
+fn tell_missing(name: &str, missing: &[&String], format: Format) -> anyhow::Result<()> {
+    let code = codes::MAP_BUCKET_MISSING;
+    if format == Format::Json {
+        return output::json(&serde_json::json!({"map": name, "code": code, "missing": missing}));
+    }
+    let hint = codes::explain(code.as_str()).map_or("", |explanation| explanation.hint);
+    for bucket in missing {
+        output::line(&format!("{name}: error: {code}: {bucket} is not there\n    {hint}"))?;
+    }
+    output::line(&format!("{name} is not in force: the map of before stays"))
 }
 
 /// Reads and compiles a map that a command cannot do without.

@@ -142,6 +142,9 @@ codes! {
     MAP_BUCKET_NAME = "map.bucket-name",
         "The bucket map names what cannot be a bucket.",
         "A bucket's name has 3 to 63 of a-z, 0-9, '.' and '-', starts and ends with a letter or digit, and is no address.";
+    MAP_BUCKET_MISSING = "map.bucket-missing",
+        "The bucket map routes to a bucket that is not there.",
+        "Name your own bucket, or make it; where it is in another store, say so in [[destination]] of the configuration.";
     MAP_LOOP = "map.loop",
         "The bucket map routes to a bucket whose objects are ingested, or to Landfall's own work bucket.",
         "Name another bucket as the destination.";

@@ -8,8 +8,8 @@
 #     work_bucket_name    = "my-work"
 #     workers             = "lambda"
 #     code_bucket         = "my-code"
-#     database_url        = "postgresql://landfall@db.example.org:5432/catalogue?sslmode=verify-full"
-#     database_secret     = aws_db_instance.catalogue.master_user_secret[0].secret_arn
+#     database_url        = "postgresql://landfall@db.example.org:5432/catalogue?sslmode=verify-full&sslrootcert=/var/task/database-ca.pem"
+#     database_secret     = aws_secretsmanager_secret.landfall.arn # of the role landfall, not of the database's owner
 #   }
 
 terraform {
@@ -30,32 +30,35 @@ resource "aws_cloudformation_stack" "landfall" {
   tags          = var.tags
 
   parameters = {
-    LandingBucketName   = var.landing_bucket_name
-    ArchiveBucketName   = var.archive_bucket_name
-    WorkBucketName      = var.work_bucket_name
-    Workers             = var.workers
-    CodeBucket          = var.code_bucket
-    CodePrefix          = var.code_prefix
-    Architecture        = var.architecture
-    OtlpEndpoint        = var.otlp_endpoint
-    DatabaseUrl         = var.database_url
-    DatabaseSecret      = var.database_secret
-    DatabaseIamArn      = var.database_iam_arn
-    SubnetIds           = join(",", var.subnet_ids)
-    SecurityGroupIds    = join(",", var.security_group_ids)
-    FunctionTimeout     = tostring(var.function_timeout)
-    ValidateConcurrency = tostring(var.validate_concurrency)
-    RouteConcurrency    = tostring(var.route_concurrency)
-    LoadConcurrency     = tostring(var.load_concurrency)
-    NotifyConcurrency   = tostring(var.notify_concurrency)
-    LoadBatchSize       = tostring(var.load_batch_size)
-    LoadBatchWindow     = tostring(var.load_batch_window)
-    LogRetentionDays    = tostring(var.log_retention_days)
-    AlarmTopicArn       = var.alarm_topic_arn
-    AgeAlarmSeconds     = tostring(var.age_alarm_seconds)
-    RequireTls          = var.require_tls
-    VisibilityTimeout   = tostring(var.visibility_timeout)
-    MaxReceiveCount     = tostring(var.max_receive_count)
-    AfterRoute          = var.after_route
+    LandingBucketName     = var.landing_bucket_name
+    ArchiveBucketName     = var.archive_bucket_name
+    WorkBucketName        = var.work_bucket_name
+    MoreLandingBucketArns = join(",", var.more_landing_bucket_arns)
+    MoreArchiveBucketArns = join(",", var.more_archive_bucket_arns)
+    Workers               = var.workers
+    CodeBucket            = var.code_bucket
+    CodePrefix            = var.code_prefix
+    Architecture          = var.architecture
+    OtlpEndpoint          = var.otlp_endpoint
+    DatabaseUrl           = var.database_url
+    DatabaseSecret        = var.database_secret
+    DatabaseSecretKeyArn  = var.database_secret_key_arn
+    DatabaseIamArn        = var.database_iam_arn
+    SubnetIds             = join(",", var.subnet_ids)
+    SecurityGroupIds      = join(",", var.security_group_ids)
+    FunctionTimeout       = tostring(var.function_timeout)
+    ValidateConcurrency   = tostring(var.validate_concurrency)
+    RouteConcurrency      = tostring(var.route_concurrency)
+    LoadConcurrency       = tostring(var.load_concurrency)
+    NotifyConcurrency     = tostring(var.notify_concurrency)
+    LoadBatchSize         = tostring(var.load_batch_size)
+    LoadBatchWindow       = tostring(var.load_batch_window)
+    LogRetentionDays      = tostring(var.log_retention_days)
+    AlarmTopicArn         = var.alarm_topic_arn
+    AgeAlarmSeconds       = tostring(var.age_alarm_seconds)
+    RequireTls            = var.require_tls
+    VisibilityTimeout     = tostring(var.visibility_timeout)
+    MaxReceiveCount       = tostring(var.max_receive_count)
+    AfterRoute            = var.after_route
   }
 }

@@ -17,12 +17,24 @@ variable "landing_bucket_name" {
 
 variable "archive_bucket_name" {
   type        = string
-  description = "The destination that a bucket map can name; more can be made outside of this stack."
+  description = "The destination that a bucket map can name; more_archive_bucket_arns has others."
 }
 
 variable "work_bucket_name" {
   type        = string
   description = "Landfall's own small bucket for configuration, documents that outgrow a message, and zips."
+}
+
+variable "more_landing_bucket_arns" {
+  type        = list(string)
+  description = "Buckets outside of this stack where providers drop files too: they may send events to the validate queue, and the functions may read them. What they send is set on them."
+  default     = []
+}
+
+variable "more_archive_bucket_arns" {
+  type        = list(string)
+  description = "Destinations outside of this stack that a bucket map can name, of this partition; versioned, as its own."
+  default     = []
 }
 
 variable "workers" {
@@ -75,6 +87,12 @@ variable "database_url" {
 variable "database_secret" {
   type        = string
   description = "The ARN of the secret with the database's password, as RDS keeps it in Secrets Manager."
+  default     = ""
+}
+
+variable "database_secret_key_arn" {
+  type        = string
+  description = "The customer-managed key that the secret is under, where it has one."
   default     = ""
 }
 

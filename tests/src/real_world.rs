@@ -30,6 +30,12 @@ pub enum Form {
     Parts,
 }
 
+/// Buckets outside of the stack that a deployed one may use: a landing, and two destinations.
+const MORE_BUCKETS: [(&str, &str); 2] = [
+    ("MoreLandingBucketArns", "arn:aws:s3:::landing-two"),
+    ("MoreArchiveBucketArns", "arn:aws:s3:::archive-two,arn:aws:s3:::archive-three"),
+];
+
 /// Only a database with pgSTAC and the ledger, for tests of the catalogue alone.
 pub struct Database {
     folder: tempfile::TempDir,
@@ -274,6 +280,7 @@ impl Real {
             ]);
         }
         if form == Form::Deployed {
+            parameters.extend(MORE_BUCKETS);
             s3.create_bucket().bucket(supervisor::CODE_BUCKET).send().await?;
             deploy_as_documented(&layout, &endpoint, &parameters).await?;
         } else {

@@ -60,6 +60,15 @@ async fn each_fault_is_found_and_nothing_else() {
         }
     }
 
+    // A second landing that tells nobody, and may not: its bucket is there, and not even that.
+    let second = "[[landing]]\n[[landing]]\nbucket = \"second-landing\"\nprovider = \"sbn\"\n";
+    real.put_work("config/landfall.toml", second).await.unwrap();
+    check(&failed(&real).await, &["notifications", "queue-policy"]);
+    s3.create_bucket().bucket("second-landing").send().await.unwrap();
+    check(&failed(&real).await, &["notifications", "queue-policy"]);
+    real.put_work("config/landfall.toml", "").await.unwrap();
+    check(&failed(&real).await, &[]);
+
     // Queues.
     let sqs = aws_sdk_sqs::Client::new(&connected.sdk);
     let dead_arn = |stage: &str| format!("arn:aws:sqs:us-east-1:000000000000:landfall-{stage}-dead");

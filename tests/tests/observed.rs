@@ -15,6 +15,17 @@ use serde_json::json;
 
 const STAGES: [&str; 4] = ["validate", "route", "load", "notify"];
 
+/// Most to the stack's archive, some to others.
+const MAP: &str = "
+BUCKET_MAP:
+  NODES:
+    SBN:
+      default: {bucket: {name: landfall-archive}}
+      paths:
+        - {prefix: C/metadata/items/i01, bucket: {name: archive-two}}
+        - {prefix: C/metadata/items/i02, bucket: {name: archive-three}}
+";
+
 /// Items without assets, and the collection.
 fn dataset(folder: &Path, items: usize) {
     let root = folder.join("sbn/C/metadata");
@@ -96,10 +107,28 @@ async fn deployed_as_documented_a_thousand_objects_pass_and_the_trace_of_one_thr
     let collector = Collector::start().await.unwrap();
     let real = Real::start_with(Form::Deployed, &collector.endpoint).await.unwrap();
     let infra = Path::new(env!("CARGO_MANIFEST_DIR")).join("../infra");
-    let (config, map) = (infra.join("landfall.toml"), infra.join("bucket-map.yaml"));
-    let to = format!("s3://{}/config/landfall.toml", real.deployment.output("WorkBucket").unwrap());
+    let work = real.deployment.output("WorkBucket").unwrap();
+    let to = format!("s3://{work}/config/landfall.toml");
+    // Files land in a bucket outside of the stack too, and some go to others.
+    let config = real.scratch("landfall.toml");
+    let second = "[[landing]]\nbucket = \"landing-two\"\nprovider = \"sbn\"\n";
+    std::fs::write(&config, std::fs::read_to_string(infra.join("landfall.toml")).unwrap() + second).unwrap();
     documented(real.aws(&["s3", "cp", config.to_str().unwrap(), &to])).await;
-    documented(real.landfall_of_stack(&["map", "set", map.to_str().unwrap()])).await;
+    let map = real.scratch("bucket-map.yaml");
+    std::fs::write(&map, MAP).unwrap();
+    let set = ["map", "set", map.to_str().unwrap()];
+    let refused = real.landfall_of_stack(&set).output().await.unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&refused.stdout);
+    assert_eq!(said.matches("map.bucket-missing: archive-").count(), 2, "{said}");
+    for bucket in ["landing-two", "archive-two", "archive-three"] {
+        documented(real.aws(&["s3", "mb", &format!("s3://{bucket}")])).await;
+    }
+    let told = json!({"QueueConfigurations": [{"QueueArn": "arn:aws:sqs:us-east-1:000000000000:landfall-validate",
+        "Events": ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]}]});
+    let notify = ["s3api", "put-bucket-notification-configuration", "--bucket", "landing-two"];
+    documented(real.aws(&[&notify[..], &["--notification-configuration", &told.to_string()]].concat())).await;
+    documented(real.landfall_of_stack(&set)).await;
     let doctor = documented(real.landfall_of_stack(&["doctor"])).await;
     assert!(doctor.contains(" 0 failed, "), "{doctor}");
     let folder = real.scratch("dataset");
@@ -111,6 +140,15 @@ async fn deployed_as_documented_a_thousand_objects_pass_and_the_trace_of_one_thr
     let status = documented(real.landfall_of_stack(&["status", "--delivery", "sbn/", "--wait"])).await;
     assert_eq!(status, "sbn/: 1000 completed\n");
     assert_eq!(real.notices(1000).await.unwrap().len(), 1000);
+    for (archive, count) in [("landfall-archive", 800), ("archive-two", 100), ("archive-three", 100)] {
+        let list = documented(real.aws(&["s3", "ls", "--recursive", &format!("s3://{archive}")])).await;
+        assert_eq!(list.lines().count(), count, "{archive}");
+    }
+    let file = real.scratch("i1000.json");
+    let first = std::fs::read_to_string(folder.join("sbn/C/metadata/items/i0000.json")).unwrap();
+    std::fs::write(&file, first.replace("i0000", "i1000")).unwrap();
+    documented(real.aws(&["s3", "cp", file.to_str().unwrap(), "s3://landing-two/C/metadata/items/i1000.json"])).await;
+    assert_eq!(real.notices(1001).await.unwrap().len(), 1001);
     let key = "sbn/C/metadata/items/i0500.json";
     let steps = steps_of(&collector, key).await;
     check_chain(&steps, key);

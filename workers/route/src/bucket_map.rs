@@ -232,9 +232,10 @@ impl BucketMap {
                 }
             }
         }
-        let rules = nodes.values().flat_map(|node| node.rules.iter().chain(&node.default));
-        buckets.extend(rules.map(|rule| rule.bucket.clone()));
-        Ok((Self { nodes, buckets }, lint))
+        let mut map = Self { nodes, buckets };
+        let destinations: Vec<String> = map.destinations().into_iter().map(str::to_owned).collect();
+        map.buckets.extend(destinations);
+        Ok((map, lint))
     }
 
     /// The JSON Schema of the file.
@@ -248,6 +249,13 @@ impl BucketMap {
     #[must_use]
     pub fn buckets(&self) -> &BTreeSet<String> {
         &self.buckets
+    }
+
+    /// The buckets that the map routes to.
+    #[must_use]
+    pub fn destinations(&self) -> BTreeSet<&str> {
+        let rules = self.nodes.values().flat_map(|node| node.rules.iter().chain(&node.default));
+        rules.map(|rule| rule.bucket.as_str()).collect()
     }
 
     /// Looks a provider's path up. Without `facts` the object stands alone: no STAC document is known that it is or
