@@ -4,8 +4,12 @@
 #
 #   infra/package.sh            for this machine's architecture
 #   TARGET=aarch64-unknown-linux-gnu infra/package.sh
+#   DATABASE_CA=global-bundle.pem infra/package.sh
 #
-# For another architecture its toolchain must be there: `rustup target add` and a linker for it.
+# For another architecture its toolchain must be there: `rustup target add` and a linker for it. DATABASE_CA is a file with
+# the authorities of the database's certificate, where they are not those of everybody (RDS has its own:
+# https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem); functions find it as /var/task/database-ca.pem.
+# Fails where a program needs a newer C library than Lambda has, or a zip is large.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 stages=(validate route load notify)
@@ -15,6 +19,10 @@ case $target in
     aarch64-*) architecture=arm64 ;;
     *) echo "package: Lambda has no $target" >&2; exit 2 ;;
 esac
+if [ -n "${DATABASE_CA:-}" ] && ! grep -q 'BEGIN CERTIFICATE' "$DATABASE_CA"; then
+    echo "package: DATABASE_CA=$DATABASE_CA holds no certificate" >&2
+    exit 2
+fi
 if [ ! -d "$(rustc --print sysroot)/lib/rustlib/$target" ]; then
     echo "package: the toolchain has no $target; \`rustup target add $target\` gets it" >&2
     exit 2
@@ -29,24 +37,5 @@ functions=("${stages[@]}" maintain)
 for function in "${functions[@]}"; do
     cp "$built/landfall-$function" "$out/landfall-$function"
 done
-python3 - "$out" "${functions[@]}" <<'PYTHON'
-import sys, zipfile
-out, *functions = sys.argv[1:]
-SIZE_MAX = 8_000_000
-over = []
-for function in functions:
-    program = open(f"{out}/landfall-{function}", "rb").read()
-    # The same program makes the same zip: an update that changes nothing is none.
-    entry = zipfile.ZipInfo("bootstrap", (1980, 1, 1, 0, 0, 0))
-    entry.external_attr, entry.compress_type = 0o100755 << 16, zipfile.ZIP_DEFLATED
-    path = f"{out}/{function}.zip"
-    with zipfile.ZipFile(path, "w") as file:
-        file.writestr(entry, program, compresslevel=9)
-    size = open(path, "rb").seek(0, 2)
-    print(f"{function:<9} {len(program) / 1e6:5.1f} MB   {function}.zip {size / 1e6:4.1f} MB")
-    if size > SIZE_MAX:
-        over.append(function)
-if over:
-    sys.exit(f"package: larger than {SIZE_MAX // 1_000_000} MB, which makes cold starts slow: {', '.join(over)}")
-PYTHON
+infra/zip.py "$out" "${DATABASE_CA:-}" "${functions[@]}"
 echo "package: all is in $out"
