@@ -313,6 +313,7 @@ FAULTS = [
     ("database-access", lambda text: [one.update(Action="rds-db:x") for one in grants(text["Resources"]["LoadRole"][P]) if one["Action"] == "rds-db:connect"]),
     ("batch-failures", at("NotifyMapping", P, "FunctionResponseTypes")),
     ("batch-window", at("LoadMapping", P, "MaximumBatchingWindowInSeconds")),
+    ("batch-window", default("BatchSize", 11)),
     ("concurrency", at("LoadMapping", P, "ScalingConfig")),
     ("age-alarm", at("LoadOldAlarm")),
     ("dead-alarm", at("RouteDeadAlarm", P, "AlarmActions")),

@@ -8,6 +8,7 @@ use aws_sdk_s3::types::{Event, NotificationConfigurationFilter};
 use aws_sdk_sqs::types::QueueAttributeName;
 use jiff::{SignedDuration, Timestamp};
 use landfall_route::BucketMap;
+use landfall_shared::catalogue::Health;
 use landfall_shared::config::{Config, Landings};
 use landfall_shared::stage::chain_of;
 use landfall_stac::Bundle;
@@ -331,6 +332,20 @@ impl Doctor<'_> {
         self.judge("notifications", landing, wrong.into_iter().flatten().collect(), fix);
     }
 
+    /// Whether the functions of load and notify, and maintenance, can all have their one connection at a time.
+    fn connections(&mut self, health: &Health) {
+        let most = |output: &str| self.connected.deployment.outputs.get(output)?.parse::<u32>().ok();
+        let (Some(load), Some(notify)) = (most("LoadConcurrency"), most("NotifyConcurrency")) else { return };
+        let (needed, there) = (load + notify + 1, health.connections_max);
+        let what = format!("PostgreSQL {} has {there} connections, the functions take up to {needed}", health.postgres);
+        if needed > there {
+            let fix = "lower LoadConcurrency and NotifyConcurrency, raise max_connections, or put a pooler between";
+            self.bad("connections", what, fix);
+        } else {
+            self.good("connections", what);
+        }
+    }
+
     async fn topics(&mut self) -> anyhow::Result<()> {
         let sns = aws_sdk_sns::Client::new(&self.connected.sdk);
         for output in ["CompletedTopic", "RejectedTopic"] {
@@ -375,6 +390,7 @@ impl Doctor<'_> {
         match catalogue.health().await {
             Err(error) => self.bad("rights", error.to_string(), "`landfall migrate --grant ROLE` as the owner"),
             Ok(health) => {
+                self.connections(&health);
                 self.judge(
                     "rights",
                     "of the database's role",

@@ -51,6 +51,8 @@ resource "aws_cloudformation_stack" "landfall" {
     RouteConcurrency      = tostring(var.route_concurrency)
     LoadConcurrency       = tostring(var.load_concurrency)
     NotifyConcurrency     = tostring(var.notify_concurrency)
+    BatchSize             = tostring(var.batch_size)
+    BatchWindow           = tostring(var.batch_window)
     LoadBatchSize         = tostring(var.load_batch_size)
     LoadBatchWindow       = tostring(var.load_batch_window)
     LogRetentionDays      = tostring(var.log_retention_days)

@@ -57,3 +57,11 @@ output "function_timeout" {
 output "maintain_function" {
   value = lookup(aws_cloudformation_stack.landfall.outputs, "MaintainFunction", null)
 }
+
+output "load_concurrency" {
+  value = lookup(aws_cloudformation_stack.landfall.outputs, "LoadConcurrency", null)
+}
+
+output "notify_concurrency" {
+  value = lookup(aws_cloudformation_stack.landfall.outputs, "NotifyConcurrency", null)
+}

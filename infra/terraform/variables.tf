@@ -164,6 +164,28 @@ variable "notify_concurrency" {
   }
 }
 
+variable "batch_size" {
+  type        = number
+  description = "Most events that validate, route and notify are given at once."
+  default     = 10
+
+  validation {
+    condition     = var.batch_size >= 1 && var.batch_size <= 10000
+    error_message = "From 1 to 10000."
+  }
+}
+
+variable "batch_window" {
+  type        = number
+  description = "Seconds in which their batch is gathered; at least 1 where it may have more than 10."
+  default     = 0
+
+  validation {
+    condition     = var.batch_window >= 0 && var.batch_window <= 300
+    error_message = "From 0 to 300."
+  }
+}
+
 variable "load_batch_size" {
   type        = number
   description = "Most documents that load is given at once."

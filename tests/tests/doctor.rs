@@ -100,6 +100,13 @@ async fn each_fault_is_found_and_nothing_else() {
     check(&failed(&real).await, &["visibility"]);
     deployment.write(real.state()).unwrap();
 
+    // More functions than the database takes.
+    let mut many = deployment.clone();
+    many.outputs.extend([("LoadConcurrency".into(), "90".into()), ("NotifyConcurrency".into(), "9".into())]);
+    many.write(real.state()).unwrap();
+    check(&failed(&real).await, &["connections"]);
+    deployment.write(real.state()).unwrap();
+
     // What S3 tells.
     let landing = output("LandingBucket");
     let arn = "arn:aws:sqs:us-east-1:000000000000:landfall-validate";

@@ -55,6 +55,10 @@ async fn version(client: &Client) -> Result<i32, tokio_postgres::Error> {
 /// How the database is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
+    /// PostgreSQL's version.
+    pub postgres: String,
+    /// The most connections that roles without privileges may have together.
+    pub connections_max: u32,
     /// pgSTAC's version.
     pub pgstac: String,
     /// Whether items are written straight to its partitions; else through its functions, which is slower.
@@ -153,7 +157,11 @@ impl PostgresCatalogue {
     /// [`CatalogueError`].
     pub async fn health(&self) -> Result<Health, CatalogueError> {
         let client = self.client().await?;
-        let row = client.query_one("select pgstac.get_version(), clock_timestamp()", &[]).await?;
+        // `reserved_connections` came with PostgreSQL 16.
+        let general = "select pgstac.get_version(), clock_timestamp(), current_setting('server_version'),
+            current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+                - coalesce(current_setting('reserved_connections', true)::int, 0)";
+        let row = client.query_one(general, &[]).await?;
         let rights = "select format('%s on landfall.%s', privilege, name)
             from unnest(array['ledger', 'collections', 'watermarks']) name,
                 unnest(array['select', 'insert', 'update', 'delete']) privilege
@@ -162,7 +170,8 @@ impl PostgresCatalogue {
         let missing_rights = client.query(rights, &[]).await?.iter().map(|row| row.get(0)).collect();
         let pgstac: String = row.get(0);
         let is_known = crate::pgstac::is_known(&pgstac);
-        Ok(Health { pgstac, is_known, missing_rights, now: row.get(1) })
+        let connections_max = u32::try_from(row.get::<_, i32>(3)).unwrap_or_default();
+        Ok(Health { postgres: row.get(2), connections_max, pgstac, is_known, missing_rights, now: row.get(1) })
     }
 
     /// Does what is due, where no other process is at it; `None` where one is.
