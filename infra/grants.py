@@ -146,7 +146,7 @@ Each grant of each role of the template, and what notices that it is missing: `m
 from the role in a running deployment, starts its function anew, and lands a delivery that needs every stage (documents of
 every end, one too large for a message, one that waits for its asset, a copy in parts, a removal) or calls maintenance. What the local
 endpoint lets pass, or what a condition leaves out there, the template's check notices (`infra/policy.py`, a part of the
-lints), which holds this page and the template against each other.
+lints), which holds this page and the template against each other. In a VPC each role also has `VpcPolicy`: network interfaces.
 
 | role | action | resource | noticed by |
 |---|---|---|---|

@@ -65,15 +65,17 @@ def grants(role):
 def named(target):
     """The resource of a grant as the page about the roles has it: LoadQueue, work/config/*, more archives/*."""
     if isinstance(target, dict) and "Fn::Split" in target:
-        text, values = target["Fn::Split"][1]["Fn::Sub"]
+        _, text = target["Fn::Split"]
+        if "Ref" in text:
+            return "more " + re.fullmatch(r"More(\w+)BucketArns", text["Ref"])[1].lower() + "s"
+        form, values = text["Fn::Sub"]
         between, buckets = values["All"]["Fn::Join"]
-        assert (text, between) == ("${All}/*", "/*,"), target
+        assert (form, between) == ("${All}/*", "/*,"), target
         return f"{named(buckets)}/*"
     if isinstance(target, dict) and "Fn::Sub" in target:
         return re.sub(r"^\$\{(\w+)Bucket\.Arn\}", lambda found: found[1].lower(), target["Fn::Sub"])
     name = resource(target)
-    more = re.fullmatch(r"More(\w+)BucketArns", name)
-    return f"more {more[1].lower()}s" if more else name.removesuffix("Bucket").lower() if name.endswith("Bucket") else name
+    return name.removesuffix("Bucket").lower() if name.endswith("Bucket") else name
 
 
 def allowed(role):
@@ -151,8 +153,9 @@ def buckets(t):
         own = [policy for policy in policies.values() if resource(policy["Bucket"]) == name]
         if not any(denies_plain(policy, "s3:*") for policy in own):
             yield "bucket-tls", f"{name} takes requests without TLS"
-        if t.resources[name].get("DeletionPolicy") != "Retain":
-            yield "bucket-retained", f"{name} goes with its stack"
+        policies_of_end = [t.resources[name].get("DeletionPolicy"), t.resources[name].get("UpdateReplacePolicy")]
+        if policies_of_end != ["RetainExceptOnCreate", "Retain"]:
+            yield "bucket-retained", f"{name} goes with its stack, or stays of one that was never there"
         rules = bucket.get("LifecycleConfiguration", {}).get("Rules", [])
         if bucket.get("VersioningConfiguration", {}).get("Status") != "Enabled":
             yield "versioning", f"{name} loses what is overwritten"
@@ -175,6 +178,13 @@ def functions(t):
         log = resource(function.get("LoggingConfig", {}).get("LogGroup"))
         if not t.of("AWS::Logs::LogGroup").get(log, {}).get("RetentionInDays"):
             yield "log-retention", f"{name}'s log is kept for ever"
+    for name, role in roles.items():
+        if role.get("ManagedPolicyArns", {}).get("Fn::If", [None, None])[:2] != ["InVpc", [{"Ref": "VpcPolicy"}]]:
+            yield "managed-policy", f"{name} has rights that are not of this template"
+    in_vpc = {action: one["Resource"] for one in statements(t.of("AWS::IAM::ManagedPolicy")["VpcPolicy"]) for action in one["Action"]}
+    for action, target in in_vpc.items():
+        if not action.startswith("ec2:") or "*" in action or target == "*" and "Describe" not in action:
+            yield "wide-resource", f"VpcPolicy grants {action} on {target}"
     for name, role in roles.items():
         for one in grants(role):
             for action in listed(one["Action"]):
@@ -299,6 +309,7 @@ FAULTS = [
     ("bucket-encryption", at("ArchiveBucket", P, "BucketEncryption")),
     ("bucket-tls", at("LandingBucketPolicy")),
     ("bucket-retained", at("ArchiveBucket", "DeletionPolicy", "=", "Delete")),
+    ("bucket-retained", at("WorkBucket", "UpdateReplacePolicy")),
     ("versioning", at("LandingBucket", P, "VersioningConfiguration")),
     ("versioning", at("WorkBucket", P, "VersioningConfiguration", "=", {"Status": "Suspended"})),
     ("uploads", at("LandingBucket", P, "LifecycleConfiguration")),
@@ -308,6 +319,9 @@ FAULTS = [
     ("wide-action", grant("RouteRole", {"Effect": "Allow", "Action": "s3:*", "Resource": {"Fn::GetAtt": ["WorkBucket", "Arn"]}})),
     ("wide-resource", grant("LoadRole", {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"})),
     ("wide-resource", grant("LoadRole", {"Effect": "Allow", "Action": "s3:GetObject", "Resource": {"Fn::Sub": "arn:${AWS::Partition}:s3:::*"}})),
+    ("wide-resource", at("VpcPolicy", P, "PolicyDocument", "Statement", 1, "Resource", "=", "*")),
+    ("wide-resource", at("VpcPolicy", P, "PolicyDocument", "Statement", 0, "Action", "=", ["logs:PutLogEvents"])),
+    ("managed-policy", at("LoadRole", P, "ManagedPolicyArns", "Fn::If", 1, "=", ["arn:aws:iam::aws:policy/AdministratorAccess"])),
     ("publish", grant("NotifyRole", {"Effect": "Allow", "Action": "sns:Publish*", "Resource": {"Ref": "AlarmTopicArn"}})),
     ("publish", lambda text: [one.update(Action="sns:Subscribe") for one in grants(text["Resources"]["NotifyRole"][P]) if one["Action"] == "sns:Publish*"]),
     ("database-access", lambda text: [one.update(Action="rds-db:x") for one in grants(text["Resources"]["LoadRole"][P]) if one["Action"] == "rds-db:connect"]),

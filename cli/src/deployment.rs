@@ -8,7 +8,7 @@ use anyhow::Context;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_sqs::types::QueueAttributeName;
 use landfall_shared::aws::{self, SqsQueue};
-use landfall_shared::catalogue::PostgresCatalogue;
+use landfall_shared::catalogue::{Access, PostgresCatalogue};
 use landfall_shared::queue::Queue;
 use serde::{Deserialize, Serialize};
 
@@ -114,7 +114,8 @@ impl Place {
 /// A database, with or without a deployment around it.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Database {
-    /// The catalogue's database; else LANDFALL_DATABASE_URL, else that of the deployment
+    /// The catalogue's database; else LANDFALL_DATABASE_URL, else that of the deployment. A password in it counts before
+    /// those of the environment
     #[arg(long = "database", value_name = "URL", env = "LANDFALL_DATABASE_URL", hide_env_values = true)]
     url: Option<String>,
 }
@@ -132,7 +133,12 @@ impl Database {
                 (connected.database_url()?.to_owned(), connected.sdk)
             }
         };
-        let access = landfall_shared::worker::access(&url, &sdk).map_err(|error| SetUp(error.to_string()))?;
+        let set_up = |error: &dyn std::fmt::Display| SetUp(error.to_string());
+        let mut access = Access::new(&url).map_err(|error| set_up(&error))?;
+        // Who names a URL with a password means that one, whatever the environment has for the workers' role.
+        if self.url.is_none() || !access.has_password() {
+            access = landfall_shared::worker::access(&url, &sdk).map_err(|error| set_up(&error))?;
+        }
         Ok(PostgresCatalogue::open(access, connections)?)
     }
 }

@@ -2,14 +2,14 @@
 //!
 //! It only looks. Each check stands alone: what one finds broken keeps no other from its answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_s3::types::{Event, NotificationConfigurationFilter};
 use aws_sdk_sqs::types::QueueAttributeName;
 use jiff::{SignedDuration, Timestamp};
 use landfall_route::BucketMap;
 use landfall_shared::catalogue::Health;
-use landfall_shared::config::{Config, Landings};
+use landfall_shared::config::{AfterRoute, Config, Landings};
 use landfall_shared::stage::chain_of;
 use landfall_stac::Bundle;
 use serde::Serialize;
@@ -76,10 +76,12 @@ pub async fn run(place: &Place, format: Format) -> anyhow::Result<End> {
     doctor.map(config.as_ref()).await;
     doctor.bundle().await?;
     let own = connected.deployment.output("LandingBucket")?;
-    let landings = Landings::new(&config.unwrap_or_default(), own)?;
+    let config = config.unwrap_or_default();
+    let landings = Landings::new(&config, own)?;
     for stage in &stages {
-        doctor.queue(stage, &landings).await?;
+        doctor.queue(stage, &landings, &config).await?;
     }
+    doctor.after_route(&config);
     doctor.notifications(&landings).await?;
     doctor.topics().await?;
     doctor.database().await;
@@ -187,6 +189,9 @@ impl Doctor<'_> {
             match there {
                 There::Yes => self.good("destination", bucket),
                 There::No => self.bad("destination", format!("{bucket} is not there"), fix),
+                There::Denied => {
+                    self.bad("destination", format!("{bucket}: the stack's functions may not write there"), fix);
+                }
                 There::Unknown(why) => self.bad("destination", format!("{bucket}: {why}"), fix),
             }
         }
@@ -218,7 +223,7 @@ impl Doctor<'_> {
     }
 
     /// A stage's queue and its dead letters.
-    async fn queue(&mut self, stage: &str, landings: &Landings) -> anyhow::Result<()> {
+    async fn queue(&mut self, stage: &str, landings: &Landings, config: &Config) -> anyhow::Result<()> {
         let (own, dead) = (
             self.connected.deployment.queue_url(stage)?.to_owned(),
             self.connected.deployment.dead_queue_url(stage)?.to_owned(),
@@ -251,6 +256,8 @@ impl Doctor<'_> {
             wrong.push("what crashes is not moved to its dead letters".to_owned());
         } else if receives.unwrap_or_default() < RECEIVES_MIN {
             wrong.push(format!("it is given up after {} receives", receives.unwrap_or_default()));
+        } else if receives.unwrap_or_default() <= u64::from(config.policy().receives_max) {
+            wrong.push("it is given up before it is re-sent with a delay: receives_max is not less".to_owned());
         }
         self.judge(
             "redrive",
@@ -332,6 +339,21 @@ impl Doctor<'_> {
         self.judge("notifications", landing, wrong.into_iter().flatten().collect(), fix);
     }
 
+    /// Whether notify may do with completed objects what the landings ask for; pollers have rights of their own.
+    fn after_route(&mut self, config: &Config) {
+        let Some(granted) = self.connected.deployment.outputs.get("AfterRoute").cloned() else { return };
+        let word = |after: AfterRoute| match after {
+            AfterRoute::Keep => "keep",
+            AfterRoute::Delete => "delete",
+            AfterRoute::Tag => "tag",
+        };
+        let asked = config.landings.iter().map(|landing| word(landing.after_route));
+        let denied: BTreeSet<&str> = asked.filter(|asked| *asked != "keep" && *asked != granted).collect();
+        let wrong = denied.iter().map(|asked| format!("a landing asks for {asked}, the stack grants {granted}"));
+        let fix = "deploy the stack with AfterRoute as the landings have after_route";
+        self.judge("after-route", "completed objects", wrong.collect(), fix);
+    }
+
     /// Whether the functions of load and notify, and maintenance, can all have their one connection at a time.
     fn connections(&mut self, health: &Health) {
         let most = |output: &str| self.connected.deployment.outputs.get(output)?.parse::<u32>().ok();
@@ -339,7 +361,7 @@ impl Doctor<'_> {
         let (needed, there) = (load + notify + 1, health.connections_max);
         let what = format!("PostgreSQL {} has {there} connections, the functions take up to {needed}", health.postgres);
         if needed > there {
-            let fix = "lower LoadConcurrency and NotifyConcurrency, raise max_connections, or put a pooler between";
+            let fix = "lower LoadConcurrency and NotifyConcurrency, or raise max_connections";
             self.bad("connections", what, fix);
         } else {
             self.good("connections", what);

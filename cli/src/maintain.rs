@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use landfall_events::{Envelope, Routed};
 use landfall_load::Load;
 use landfall_notify::Notify;
-use landfall_route::{BucketMap, Route, Sweep, Swept};
+use landfall_route::{Route, Sweep, Swept};
 use landfall_shared::aws::{self, S3Objects};
 use landfall_shared::catalogue::{Due, Maintained};
 use landfall_shared::config::{Config, Landings};
@@ -20,7 +20,7 @@ use landfall_validate::Validate;
 
 use crate::deployment::{Connected, Place};
 use crate::map;
-use crate::output::{self, End, Format, SetUp};
+use crate::output::{self, End, Format};
 
 /// What is put right and done: copies in parts that nobody goes on with are aborted, because S3 charges for their
 /// parts; partitions are made ahead of time, pgSTAC's queue is run, extents and summaries are widened, what waits for a
@@ -100,13 +100,12 @@ async fn sweep(
     how: Sweep,
     now: Timestamp,
 ) -> anyhow::Result<Swept> {
-    let text = map::text_in_force(connected).await?;
-    let map = BucketMap::parse(&text, &[]).map_err(|bad| SetUp(bad.to_string()))?;
     let elsewhere = aws::elsewhere(&connected.sdk, &config.destinations).await;
     let objects = Arc::new(S3Objects::new(connected.s3()).with(elsewhere));
-    let buckets: Vec<String> = map.destinations().into_iter().map(str::to_owned).collect();
+    // Buckets outside of the stack are others' too: there only what is written down as ours is aborted.
+    let own = [connected.deployment.output("ArchiveBucket")?.to_owned()];
     let work = connected.deployment.output("WorkBucket")?;
-    Ok(landfall_route::sweep(objects, work, &buckets, maintain.older_than, now, how).await?)
+    Ok(landfall_route::sweep(objects, work, &own, maintain.older_than, now, how).await?)
 }
 
 async fn tend(maintain: &Maintain, connected: &Connected, now: Timestamp) -> anyhow::Result<Tended> {

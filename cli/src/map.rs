@@ -117,20 +117,38 @@ pub(crate) async fn config(connected: &Connected) -> anyhow::Result<Config> {
     }
 }
 
-/// Whether a bucket is there.
+/// Whether a bucket can be routed to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum There {
     Yes,
     No,
+    /// The stack's functions have no right to it.
+    Denied,
     /// It could not be asked; why.
     Unknown(String),
 }
 
-/// Asks for the buckets that a map routes to; those of which the configuration says where they are, are not asked here.
+/// Asks for the buckets that a map routes to. Of another region they are not asked, and what has credentials of its own
+/// is left out.
 pub(crate) async fn destinations(connected: &Connected, config: &Config, map: &BucketMap) -> Vec<(String, There)> {
-    let is_elsewhere = |bucket: &&str| config.destinations.iter().any(|one| one.bucket == *bucket);
+    let granted = connected.deployment.outputs.get("Archives");
+    let is_denied = |bucket: &str| {
+        granted
+            .is_some_and(|all| all.split(',').all(|arn| arn.rsplit_once(":::").is_none_or(|(_, name)| name != bucket)))
+    };
     let mut asked = Vec::new();
-    for bucket in map.destinations().into_iter().filter(|bucket| !is_elsewhere(bucket)) {
+    for bucket in map.destinations() {
+        let told = config.destinations.iter().find(|one| one.bucket == bucket);
+        if told.is_some_and(|told| told.endpoint.is_some() || told.profile.is_some()) {
+            continue;
+        }
+        if is_denied(bucket) {
+            asked.push((bucket.to_owned(), There::Denied));
+            continue;
+        }
+        if told.is_some_and(|told| told.region.is_some()) {
+            continue;
+        }
         let there = match connected.s3().head_bucket().bucket(bucket).send().await {
             Ok(_) => There::Yes,
             Err(error) if error.as_service_error().is_some_and(|error| error.is_not_found()) => There::No,
@@ -196,10 +214,14 @@ async fn set(file: &Path, place: &Place, format: Format) -> anyhow::Result<End> 
             eprintln!("landfall: could not ask for the bucket {bucket}: {}", output::visible(why));
         }
     }
-    let missing: Vec<&String> =
-        asked.iter().filter(|(_, there)| *there == There::No).map(|(bucket, _)| bucket).collect();
-    if !missing.is_empty() {
-        tell_missing(&name, &missing, format)?;
+    let unusable = asked.iter().filter_map(|(bucket, there)| match there {
+        There::Yes | There::Unknown(_) => None,
+        There::No => Some((bucket.as_str(), codes::MAP_BUCKET_MISSING)),
+        There::Denied => Some((bucket.as_str(), codes::MAP_BUCKET_DENIED)),
+    });
+    let unusable: Vec<_> = unusable.collect();
+    if !unusable.is_empty() {
+        tell_unusable(&name, &unusable, format)?;
         return Ok(End::Problems);
     }
     let at = in_force(&connected)?;
@@ -251,15 +273,16 @@ fn tell(name: &str, lint: &Lint, format: Format) -> anyhow::Result<()> {
     output::line(&format!("{name}: {errors} errors, {warnings} warnings"))
 }
 
-/// Prints which of a map's buckets are not there.
-fn tell_missing(name: &str, missing: &[&String], format: Format) -> anyhow::Result<()> {
-    let code = codes::MAP_BUCKET_MISSING;
+/// Prints which of a map's buckets cannot be routed to.
+fn tell_unusable(name: &str, unusable: &[(&str, landfall_events::Code)], format: Format) -> anyhow::Result<()> {
+    let hint = |code: &landfall_events::Code| codes::explain(code.as_str()).map_or("", |explanation| explanation.hint);
     if format == Format::Json {
-        return output::json(&serde_json::json!({"map": name, "code": code, "missing": missing}));
+        let finding = |(bucket, code): &(&str, landfall_events::Code)| serde_json::json!({"severity": "error", "code": code, "bucket": bucket, "hint": hint(code)});
+        let findings: Vec<_> = unusable.iter().map(finding).collect();
+        return output::json(&serde_json::json!({"map": name, "errors": findings.len(), "findings": findings}));
     }
-    let hint = codes::explain(code.as_str()).map_or("", |explanation| explanation.hint);
-    for bucket in missing {
-        output::line(&format!("{name}: error: {code}: {bucket} is not there\n    {hint}"))?;
+    for (bucket, code) in unusable {
+        output::line(&format!("{name}: error: {code}: {bucket}\n    {}", hint(code)))?;
     }
     output::line(&format!("{name} is not in force: the map of before stays"))
 }

@@ -145,6 +145,9 @@ codes! {
     MAP_BUCKET_MISSING = "map.bucket-missing",
         "The bucket map routes to a bucket that is not there.",
         "Name your own bucket, or make it; where it is in another store, say so in [[destination]] of the configuration.";
+    MAP_BUCKET_DENIED = "map.bucket-denied",
+        "The bucket map routes to a bucket that the stack's functions may not write to.",
+        "Deploy the stack with the bucket's ARN in MoreArchiveBucketArns, or name another bucket.";
     MAP_LOOP = "map.loop",
         "The bucket map routes to a bucket whose objects are ingested, or to Landfall's own work bucket.",
         "Name another bucket as the destination.";

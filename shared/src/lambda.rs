@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use crate::metrics::{self, Metrics};
 use crate::queue::Delivery;
-use crate::runner::{Runner, Verdict};
+use crate::runner::{Runner, Settled, Verdict};
 use crate::stage::{self, READY_TIME_MAX, Stage};
 use crate::telemetry;
 
@@ -60,15 +60,17 @@ where
 ///
 /// What shall come again is named as failed, after its visibility was set to the runner's backoff: else it would
 /// wait for the queue's whole visibility timeout. Where everything fails and a dependency is down, the invocation
-/// itself fails, because Lambda slows its polling down for that and not for failed records.
+/// itself fails, because Lambda slows its polling down for that and not for failed records, and because alarms look at
+/// it. Then Lambda deletes none of its records: what was re-sent with a delay is deleted here.
 async fn answer<S: Stage>(runner: &Runner<S>, event: SqsEvent, time_left: Duration) -> Result<SqsBatchResponse, Error> {
     let deliveries: Vec<_> = event.records.into_iter().map(delivery).collect();
     // The stage is cut off while there is time left to send what follows from that.
     let (whole, batch) = (time_left.saturating_sub(MARGIN), time_left.saturating_sub(2 * MARGIN + READY_TIME_MAX));
     let settled = tokio::time::timeout(whole, runner.settle_within(&deliveries, batch)).await;
-    let verdicts = settled.unwrap_or_else(|_| {
+    let Settled { verdicts, is_in_doubt } = settled.unwrap_or_else(|_| {
         warn!(stage = S::NAME, "the invocation's time is over; its records come again");
-        vec![Verdict::Retry { after: TIME_OVER_PAUSE }; deliveries.len()]
+        let verdicts = vec![Verdict::Retry { after: TIME_OVER_PAUSE }; deliveries.len()];
+        Settled { verdicts, is_in_doubt: true }
     });
     let later: Vec<_> = deliveries
         .iter()
@@ -78,18 +80,23 @@ async fn answer<S: Stage>(runner: &Runner<S>, event: SqsEvent, time_left: Durati
             Verdict::Retry { after } => Some((delivery, *after)),
         })
         .collect();
-    if later.is_empty() {
-        metrics::dependency(true);
-    } else {
+    if !later.is_empty() {
         let receipts: Vec<_> = later.iter().map(|(delivery, after)| (delivery.receipt.clone(), *after)).collect();
         for failure in runner.queue().set_visibility(&receipts).await.into_iter().filter_map(Result::err) {
             warn!(stage = S::NAME, reason = %failure, "the visibility could not be set; the queue's own applies");
         }
-        let is_up = later.len() < deliveries.len() || stage::answers(runner.stage()).await;
-        metrics::dependency(is_up);
-        if !is_up {
-            return Err(format!("{}: a dependency is down, the batch comes again", S::NAME).into());
+    }
+    let is_up = !is_in_doubt || stage::answers(runner.stage()).await;
+    metrics::dependency(is_up);
+    if !is_up {
+        let settled = deliveries.iter().zip(&verdicts).filter(|(_, verdict)| **verdict == Verdict::Ack);
+        let receipts: Vec<_> = settled.map(|(delivery, _)| delivery.receipt.clone()).collect();
+        if !receipts.is_empty() {
+            for failure in runner.queue().delete(&receipts).await.into_iter().filter_map(Result::err) {
+                warn!(stage = S::NAME, reason = %failure, "what was re-sent could not be deleted; it comes twice");
+            }
         }
+        return Err(format!("{}: a dependency is down, the batch comes again", S::NAME).into());
     }
     let failures = later.iter().map(|(delivery, _)| {
         let mut failure = BatchItemFailure::default();
@@ -123,13 +130,18 @@ mod tests {
     use crate::testing::Bench;
 
     fn event(bodies: &[String]) -> SqsEvent {
-        let record = |(index, body): (usize, &String)| {
+        event_of(&bodies.iter().enumerate().map(|(n, body)| (format!("r{n}"), body.clone(), 1)).collect::<Vec<_>>())
+    }
+
+    /// Records of a receipt, a body, and how often they were received.
+    fn event_of(records: &[(String, String, u32)]) -> SqsEvent {
+        let record = |(index, (receipt, body, receives)): (usize, &(String, String, u32))| {
             serde_json::json!({
-                "messageId": format!("m{index}"), "receiptHandle": format!("r{index}"), "body": body,
-                "attributes": {"ApproximateReceiveCount": "1"}, "messageAttributes": {},
+                "messageId": format!("m{index}"), "receiptHandle": receipt, "body": body,
+                "attributes": {"ApproximateReceiveCount": receives.to_string()}, "messageAttributes": {},
             })
         };
-        let records: Vec<_> = bodies.iter().enumerate().map(record).collect();
+        let records: Vec<_> = records.iter().enumerate().map(record).collect();
         serde_json::from_value(serde_json::json!({"Records": records})).unwrap()
     }
 
@@ -153,6 +165,33 @@ mod tests {
         let bench = Bench::new(Policy::default());
         bench.stage.set_down(true);
         assert!(failed(&bench, &["sbn/a", "sbn/b"]).await.is_err());
+    }
+
+    /// Settles what lies in the stage's own queue as an invocation whose records were received so often.
+    async fn invoked(bench: &Bench, keys: &[&str], receives: u32) -> Result<SqsBatchResponse, Error> {
+        keys.iter().for_each(|key| bench.land(key));
+        let records = bench.receive().await.into_iter().map(|delivery| (delivery.receipt, delivery.body, receives));
+        answer(&bench.runner, event_of(&records.collect::<Vec<_>>()), Duration::from_secs(30)).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_fails_the_invocation_also_where_all_is_re_sent_and_nothing_comes_twice() {
+        let bench = Bench::new(Policy::default());
+        bench.stage.set_down(true);
+        assert!(invoked(&bench, &["sbn/a", "sbn/b"], Policy::default().receives_max).await.is_err());
+        let left = bench.own.messages();
+        assert_eq!(left.len(), 2);
+        assert!(left.iter().all(|message| message.delay > Duration::ZERO), "{left:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_alone_while_all_is_up_is_no_outage() {
+        let bench = Bench::new(Policy::default());
+        let response = invoked(&bench, &["sbn/fail"], Policy::default().receives_max).await.unwrap();
+        assert!(response.batch_item_failures.is_empty());
+        bench.stage.set_down(true);
+        let response = invoked(&bench, &["sbn/fail"], 1).await;
+        assert!(response.is_err());
     }
 
     #[tokio::test(start_paused = true)]

@@ -15,7 +15,7 @@ use tracing::{debug, error, info, warn};
 use crate::locked;
 use crate::metrics;
 use crate::queue::{BATCH_MAX, Delivery, Queue, QueueError};
-use crate::runner::{Runner, Verdict};
+use crate::runner::{Runner, Settled, Verdict};
 use crate::stage::{self, Stage, chain_of};
 
 /// How much a poller takes on.
@@ -194,7 +194,7 @@ async fn gather<S: Stage>(
 }
 
 async fn settle<S: Stage>(runner: &Runner<S>, batch: Batch, held: &Held, outage: &tokio::sync::watch::Sender<bool>) {
-    let verdicts = runner.settle(&batch.deliveries).await;
+    let Settled { verdicts, is_in_doubt } = runner.settle_within(&batch.deliveries, Duration::MAX).await;
     let mut done = Vec::new();
     let mut later = Vec::new();
     for (delivery, verdict) in batch.deliveries.iter().zip(verdicts) {
@@ -207,9 +207,9 @@ async fn settle<S: Stage>(runner: &Runner<S>, batch: Batch, held: &Held, outage:
     held.release(batch.deliveries.iter().map(|delivery| delivery.receipt.clone()));
     if !later.is_empty() {
         report_failures(S::NAME, "delay", runner.queue().set_visibility(&later).await);
-        if !stage::answers(runner.stage()).await {
-            outage.send_replace(true);
-        }
+    }
+    if (is_in_doubt || !later.is_empty()) && !stage::answers(runner.stage()).await {
+        outage.send_replace(true);
     }
     if !done.is_empty() {
         let results = runner.queue().delete(&done).await;

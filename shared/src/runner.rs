@@ -36,6 +36,16 @@ pub enum Verdict {
     },
 }
 
+/// What a batch has come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// What becomes of each delivery, in their order.
+    pub verdicts: Vec<Verdict>,
+    /// Whether something failed that may pass, and nothing was done: a dependency may be down, also where everything was
+    /// re-sent and is acknowledged.
+    pub is_in_doubt: bool,
+}
+
 /// The queues that a stage can send to.
 #[derive(Clone)]
 pub struct Outlets {
@@ -184,11 +194,11 @@ impl<S: Stage> Runner<S> {
 
     /// Decides about every delivery: runs the stage, sends what follows, and says what becomes of each.
     pub async fn settle(&self, deliveries: &[Delivery]) -> Vec<Verdict> {
-        self.settle_within(deliveries, self.policy.batch_time_max).await
+        self.settle_within(deliveries, self.policy.batch_time_max).await.verdicts
     }
 
     /// The same, where the stage has less time than its policy gives it.
-    pub async fn settle_within(&self, deliveries: &[Delivery], batch_time_max: Duration) -> Vec<Verdict> {
+    pub async fn settle_within(&self, deliveries: &[Delivery], batch_time_max: Duration) -> Settled {
         let mut verdicts = vec![Verdict::Ack; deliveries.len()];
         let mut followed = Followed::default();
         let mut works = Vec::new();
@@ -218,6 +228,8 @@ impl<S: Stage> Runner<S> {
         let handled = telemetry::Batch::begin(S::NAME, works.iter().map(|work| &work.step));
         let results = self.guarded(&batch, batch_time_max.min(self.policy.batch_time_max)).await;
         drop(handled);
+        let failed = results.iter().filter(|result| result.as_ref().is_err_and(Unfinished::may_pass)).count();
+        let done = results.len() - failed;
         for (work, result) in works.iter().zip(results) {
             let delivery = &deliveries[work.delivery];
             let span = self.span(work, delivery);
@@ -242,7 +254,8 @@ impl<S: Stage> Runner<S> {
             }
         }
         drop(in_flight);
-        verdicts
+        let is_in_doubt = done == 0 && (failed > 0 || verdicts.iter().any(|verdict| *verdict != Verdict::Ack));
+        Settled { verdicts, is_in_doubt }
     }
 
     /// Lets the stage do what is due by time alone, and sends what follows to its own queue. What fails is said, and
@@ -578,6 +591,16 @@ impl<S: Stage> Runner<S> {
 enum Unfinished<E> {
     Failed(E),
     Halted(Halt),
+}
+
+impl<E: Failure> Unfinished<E> {
+    /// Whether the same may go well another time.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Failed(failure) => failure.class() == Class::Transient,
+            Self::Halted(_) => true,
+        }
+    }
 }
 
 /// Says in a trace what its logs say.

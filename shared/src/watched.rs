@@ -105,6 +105,8 @@ impl<T: Send + Sync + 'static> Watched<T> {
     /// # Errors
     /// [`WatchedError`] where there has never been a good one.
     pub async fn current(&self) -> Result<Arc<T>, WatchedError> {
+        // It is counted from nothing: the first that is refused is seen as one more.
+        ::metrics::counter!(FILE_REFUSED, "file" => self.name).increment(0);
         let mut kept = self.kept.lock().await;
         let Some(known) = &mut *kept else {
             let version = self.version().await?;

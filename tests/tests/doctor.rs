@@ -107,6 +107,23 @@ async fn each_fault_is_found_and_nothing_else() {
     check(&failed(&real).await, &["connections"]);
     deployment.write(real.state()).unwrap();
 
+    // What the stack's functions have no right to.
+    for (output, granted, asked, check_name) in [
+        ("Archives", "arn:aws:s3:::landfall-archive-of-another", "", "destination"),
+        ("AfterRoute", "tag", "[[landing]]\nafter_route = \"delete\"\n", "after-route"),
+        ("AfterRoute", "keep", "[[landing]]\nafter_route = \"tag\"\n", "after-route"),
+    ] {
+        let mut narrow = deployment.clone();
+        narrow.outputs.insert(output.into(), granted.into());
+        narrow.write(real.state()).unwrap();
+        real.put_work("config/landfall.toml", asked).await.unwrap();
+        check(&failed(&real).await, &[check_name]);
+    }
+    deployment.write(real.state()).unwrap();
+    real.put_work("config/landfall.toml", "[retry]\nreceives_max = 6\n").await.unwrap();
+    check(&failed(&real).await, &["redrive"]);
+    real.put_work("config/landfall.toml", "").await.unwrap();
+
     // What S3 tells.
     let landing = output("LandingBucket");
     let arn = "arn:aws:sqs:us-east-1:000000000000:landfall-validate";

@@ -190,6 +190,8 @@ async fn pollers_are_scraped_say_that_they_live_and_trace_too() {
     ] {
         assert!(has(&validate, line), "{line}\n{validate}");
     }
+    let (route, none) = (real.scrape("route").await.unwrap(), r#"{stage="route",file="bucket map"} 0"#);
+    assert!(has(&route, &format!("landfall_file_versions_refused_total{none}")), "{route}");
 
     // While the database is down, those that need it say so, and live.
     real.stop_postgres().await;

@@ -128,16 +128,23 @@ impl Uploads for S3Objects {
     }
 
     async fn uploads(&self, bucket: &str) -> Result<Vec<OpenUpload>, ObjectsError> {
-        let request = self.client(bucket).list_multipart_uploads().bucket(bucket).send().await;
-        let answer = request.map_err(|error| sort(&ObjectRef::new(bucket, ""), &error))?;
-        let open = answer.uploads().iter().filter_map(|upload| {
-            Some(OpenUpload {
-                object: ObjectRef::new(bucket, upload.key()?),
-                upload: upload.upload_id()?.to_owned(),
-                begun: time(upload.initiated()),
-            })
-        });
-        Ok(open.collect())
+        let (mut open, mut after) = (Vec::new(), (None, None));
+        loop {
+            let request = self.client(bucket).list_multipart_uploads().bucket(bucket);
+            let request = request.set_key_marker(after.0).set_upload_id_marker(after.1).send().await;
+            let answer = request.map_err(|error| sort(&ObjectRef::new(bucket, ""), &error))?;
+            open.extend(answer.uploads().iter().filter_map(|upload| {
+                Some(OpenUpload {
+                    object: ObjectRef::new(bucket, upload.key()?),
+                    upload: upload.upload_id()?.to_owned(),
+                    begun: time(upload.initiated()),
+                })
+            }));
+            if answer.is_truncated() != Some(true) {
+                return Ok(open);
+            }
+            after = (answer.next_key_marker, answer.next_upload_id_marker);
+        }
     }
 }
 

@@ -25,7 +25,8 @@ pub enum Sweep {
     Abort,
 }
 
-/// Looks for uploads to `buckets` that were begun before `now - age`, by us or by others, and aborts them.
+/// Looks for uploads that were begun before `now - age`, and aborts them: those that we have written down, wherever they
+/// go to, and all that are open in `buckets`, which are ours alone.
 ///
 /// # Errors
 /// The object store's.

@@ -91,6 +91,12 @@ impl Access {
         self
     }
 
+    /// Whether its URL has a password.
+    #[must_use]
+    pub fn has_password(&self) -> bool {
+        self.config.get_password().is_some()
+    }
+
     /// Host, port and user, as far as they are known: what a token is for.
     #[must_use]
     pub fn endpoint(&self) -> (String, u16, String) {
