@@ -5,6 +5,7 @@
 #   infra/deploy.sh STACK CODE_BUCKET [Parameter=Value …]
 #   infra/deploy.sh landfall my-code LandingBucketName=my-landing ArchiveBucketName=my-archive WorkBucketName=my-work \
 #       DatabaseUrl='postgresql://landfall@db.example.org/catalogue?sslmode=verify-full' DatabaseSecret=arn:aws:…
+# docs/operating.md has the whole way.
 #
 # Parameters that are not given stay as they are. A release lies in the code bucket under the hash of its zips: an update
 # that changes nothing is none, and CodePrefix=HASH/ goes back to an earlier release, which this prints first.

@@ -1,5 +1,6 @@
 # Landfall for those who live in Terraform: a thin module that deploys the one template, so that there is nothing here to
-# differ from it. Checked for syntax only (terraform fmt): no test of this repository runs it.
+# differ from it. Checked for syntax only (terraform fmt): no test of this repository runs it. CloudFormation does not tell
+# DatabaseUrl (NoEcho), so every plan shows it as changed: apply that, and do not ignore changes of the parameters.
 #
 #   module "landfall" {
 #     source              = "git::https://…/landfall.git//infra/terraform"
@@ -8,6 +9,7 @@
 #     work_bucket_name    = "my-work"
 #     workers             = "lambda"
 #     code_bucket         = "my-code"
+#     code_prefix         = "0f3a…/" # a prefix for each release: the zips of target/package, put there first
 #     database_url        = "postgresql://landfall@db.example.org:5432/catalogue?sslmode=verify-full&sslrootcert=/var/task/database-ca.pem"
 #     database_secret     = aws_secretsmanager_secret.landfall.arn # of the role landfall, not of the database's owner
 #   }
