@@ -162,7 +162,8 @@ async fn restart_at_once(postgres: &mut Child, cluster: &postgres::Cluster) -> a
 }
 
 /// A command line of one of our own programs, without input.
-fn program(name: &str) -> Command {
+#[must_use]
+pub fn program(name: &str) -> Command {
     let worker = landfall::local::worker("validate").unwrap_or_else(|path| path);
     let mut command = Command::new(worker.with_file_name(name));
     command.stdin(Stdio::null()).kill_on_drop(true);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use landfall_shared::aws::DatabasePassword;
 use landfall_shared::catalogue::{Access, Catalogue, CatalogueError, Password, PostgresCatalogue};
-use landfall_tests::real_world::{Aws, Database};
+use landfall_tests::real_world::{Aws, Database, program};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tokio::process::{Child, Command};
 
@@ -122,6 +122,22 @@ async fn a_password_in_a_file_may_be_changed_while_we_run() {
     std::fs::remove_file(&file).unwrap();
     let error = open().unwrap().ready().await.unwrap_err();
     assert!(matches!(&error, CatalogueError::Unusable(why) if why.contains("could not read")), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_password_in_the_url_of_a_command_counts_before_the_workers() {
+    let database = Database::start().await.unwrap();
+    let plan = async |url: &str| {
+        let mut command = program("landfall");
+        command.args(["migrate", "--plan", "--database", url]).env("LANDFALL_DATABASE_PASSWORD_FILE", "/no/such/file");
+        command.output().await.unwrap()
+    };
+    let own = plan(&database.url).await;
+    assert_eq!(own.status.code(), Some(0), "{own:?}");
+    let at = database.url.split_once('@').unwrap().1;
+    let workers = plan(&format!("postgresql://postgres@{at}")).await;
+    assert_eq!(workers.status.code(), Some(2), "{workers:?}");
+    assert!(String::from_utf8_lossy(&workers.stderr).contains("/no/such/file"), "{workers:?}");
 }
 
 /// A pooler before a database; stopped with the test.
