@@ -137,7 +137,7 @@ impl Database {
         let mut access = Access::new(&url).map_err(|error| set_up(&error))?;
         // Who names a URL with a password means that one, whatever the environment has for the workers' role.
         if self.url.is_none() || !access.has_password() {
-            access = landfall_shared::worker::access(&url, &sdk).map_err(|error| set_up(&error))?;
+            access = access.with_password(landfall_shared::worker::password(&sdk).map_err(|error| set_up(&error))?);
         }
         Ok(PostgresCatalogue::open(access, connections)?)
     }

@@ -73,10 +73,9 @@ pub async fn run(place: &Place, format: Format) -> anyhow::Result<End> {
     let stages = crate::stages();
     doctor.buckets().await?;
     let config = doctor.config().await;
-    doctor.map(config.as_ref()).await;
+    doctor.map(&config).await;
     doctor.bundle().await?;
     let own = connected.deployment.output("LandingBucket")?;
-    let config = config.unwrap_or_default();
     let landings = Landings::new(&config, own)?;
     for stage in &stages {
         doctor.queue(stage, &landings, &config).await?;
@@ -149,22 +148,23 @@ impl Doctor<'_> {
         Ok(())
     }
 
-    async fn config(&mut self) -> Option<Config> {
+    /// The configuration; the default where it cannot be read.
+    async fn config(&mut self) -> Config {
         match map::config(self.connected).await {
             Ok(config) => {
                 self.good("configuration", "config/landfall.toml is read");
-                Some(config)
+                config
             }
             Err(error) => {
                 let fix = "mend config/landfall.toml in the work bucket; workers that start now would not";
                 self.bad("configuration", format!("{error:#}"), fix);
-                None
+                Config::default()
             }
         }
     }
 
     /// The map, and the buckets that it names; those of another store are not asked here.
-    async fn map(&mut self, config: Option<&Config>) {
+    async fn map(&mut self, config: &Config) {
         let text = match map::text_in_force(self.connected).await {
             Ok(text) => text,
             Err(error) => {
@@ -184,8 +184,7 @@ impl Doctor<'_> {
         };
         self.good("bucket-map", "config/bucket-map.yaml is read");
         let fix = "make the bucket, or say in [[destination]] of the configuration where it is; route needs the right to write to it (MoreArchiveBucketArns)";
-        let config = config.cloned().unwrap_or_default();
-        for (bucket, there) in map::destinations(self.connected, &config, &map).await {
+        for (bucket, there) in map::destinations(self.connected, config, &map).await {
             match there {
                 There::Yes => self.good("destination", bucket),
                 There::No => self.bad("destination", format!("{bucket} is not there"), fix),

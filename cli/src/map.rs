@@ -138,12 +138,12 @@ pub(crate) async fn destinations(connected: &Connected, config: &Config, map: &B
     };
     let mut asked = Vec::new();
     for bucket in map.destinations() {
-        let told = config.destinations.iter().find(|one| one.bucket == bucket);
+        let told = config.destinations.iter().find(|one| one.bucket == *bucket);
         if told.is_some_and(|told| told.endpoint.is_some() || told.profile.is_some()) {
             continue;
         }
         if is_denied(bucket) {
-            asked.push((bucket.to_owned(), There::Denied));
+            asked.push((bucket.clone(), There::Denied));
             continue;
         }
         if told.is_some_and(|told| told.region.is_some()) {
@@ -154,7 +154,7 @@ pub(crate) async fn destinations(connected: &Connected, config: &Config, map: &B
             Err(error) if error.as_service_error().is_some_and(|error| error.is_not_found()) => There::No,
             Err(error) => There::Unknown(landfall_shared::stage::chain_of(&error)),
         };
-        asked.push((bucket.to_owned(), there));
+        asked.push((bucket.clone(), there));
     }
     asked
 }
@@ -197,10 +197,9 @@ async fn set(file: &Path, place: &Place, format: Format) -> anyhow::Result<End> 
     let config = config(&connected).await?;
     let forbidden = forbidden(&connected, &config)?;
     let forbidden: Vec<&str> = forbidden.iter().map(String::as_str).collect();
-    let lint = BucketMap::lint(&text, &forbidden);
-    let map = match BucketMap::parse(&text, &forbidden) {
-        Ok(map) => map,
-        Err(_) => {
+    let (map, lint) = match BucketMap::read(&text, &forbidden) {
+        Ok(read) => read,
+        Err(BadMap(lint)) => {
             tell(&name, &lint, format)?;
             return Ok(End::Problems);
         }

@@ -8,6 +8,7 @@ use lambda_runtime::{Error, LambdaEvent, service_fn};
 use tracing::{info, warn};
 
 use crate::metrics::{self, Metrics};
+use crate::poller::{delete, report_failures};
 use crate::queue::Delivery;
 use crate::runner::{Runner, Settled, Verdict};
 use crate::stage::{self, READY_TIME_MAX, Stage};
@@ -82,20 +83,14 @@ async fn answer<S: Stage>(runner: &Runner<S>, event: SqsEvent, time_left: Durati
         .collect();
     if !later.is_empty() {
         let receipts: Vec<_> = later.iter().map(|(delivery, after)| (delivery.receipt.clone(), *after)).collect();
-        for failure in runner.queue().set_visibility(&receipts).await.into_iter().filter_map(Result::err) {
-            warn!(stage = S::NAME, reason = %failure, "the visibility could not be set; the queue's own applies");
-        }
+        report_failures(S::NAME, "delay", runner.queue().set_visibility(&receipts).await);
     }
     let is_up = !is_in_doubt || stage::answers(runner.stage()).await;
     metrics::dependency(is_up);
     if !is_up {
         let settled = deliveries.iter().zip(&verdicts).filter(|(_, verdict)| **verdict == Verdict::Ack);
         let receipts: Vec<_> = settled.map(|(delivery, _)| delivery.receipt.clone()).collect();
-        if !receipts.is_empty() {
-            for failure in runner.queue().delete(&receipts).await.into_iter().filter_map(Result::err) {
-                warn!(stage = S::NAME, reason = %failure, "what was re-sent could not be deleted; it comes twice");
-            }
-        }
+        delete(S::NAME, &**runner.queue(), &receipts).await;
         return Err(format!("{}: a dependency is down, the batch comes again", S::NAME).into());
     }
     let failures = later.iter().map(|(delivery, _)| {

@@ -211,13 +211,19 @@ async fn settle<S: Stage>(runner: &Runner<S>, batch: Batch, held: &Held, outage:
     if (is_in_doubt || !later.is_empty()) && !stage::answers(runner.stage()).await {
         outage.send_replace(true);
     }
-    if !done.is_empty() {
-        let results = runner.queue().delete(&done).await;
-        let again: Vec<_> =
-            done.iter().zip(&results).filter(|(_, result)| result.is_err()).map(|(r, _)| r.clone()).collect();
-        if !again.is_empty() {
-            report_failures(S::NAME, "delete", runner.queue().delete(&again).await);
-        }
+    delete(S::NAME, &**runner.queue(), &done).await;
+}
+
+/// Deletes what is settled; what is not deleted is tried a second time.
+pub(crate) async fn delete(stage: &str, queue: &dyn Queue, done: &[String]) {
+    if done.is_empty() {
+        return;
+    }
+    let results = queue.delete(done).await;
+    let again: Vec<_> =
+        done.iter().zip(&results).filter(|(_, result)| result.is_err()).map(|(r, _)| r.clone()).collect();
+    if !again.is_empty() {
+        report_failures(stage, "delete", queue.delete(&again).await);
     }
 }
 
@@ -334,7 +340,7 @@ fn backoff() -> impl Iterator<Item = Duration> + Send {
 }
 
 /// What cannot be settled now comes again by itself: that is recovered, and said.
-fn report_failures(stage: &str, what: &str, results: Vec<Result<(), QueueError>>) {
+pub(crate) fn report_failures(stage: &str, what: &str, results: Vec<Result<(), QueueError>>) {
     for failure in results.into_iter().filter_map(Result::err) {
         warn!(stage, what, reason = %failure, "a message could not be settled; it comes again");
     }

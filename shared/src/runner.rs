@@ -228,8 +228,7 @@ impl<S: Stage> Runner<S> {
         let handled = telemetry::Batch::begin(S::NAME, works.iter().map(|work| &work.step));
         let results = self.guarded(&batch, batch_time_max.min(self.policy.batch_time_max)).await;
         drop(handled);
-        let failed = results.iter().filter(|result| result.as_ref().is_err_and(Unfinished::may_pass)).count();
-        let done = results.len() - failed;
+        let is_nothing_done = results.iter().all(|result| result.as_ref().is_err_and(Unfinished::may_pass));
         for (work, result) in works.iter().zip(results) {
             let delivery = &deliveries[work.delivery];
             let span = self.span(work, delivery);
@@ -254,7 +253,9 @@ impl<S: Stage> Runner<S> {
             }
         }
         drop(in_flight);
-        let is_in_doubt = done == 0 && (failed > 0 || verdicts.iter().any(|verdict| *verdict != Verdict::Ack));
+        // Where nothing could be read nothing was to be done; what follows from that may fail to be sent.
+        let has_failed = !works.is_empty() || verdicts.iter().any(|verdict| *verdict != Verdict::Ack);
+        let is_in_doubt = is_nothing_done && has_failed;
         Settled { verdicts, is_in_doubt }
     }
 

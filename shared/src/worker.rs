@@ -71,19 +71,26 @@ impl Surroundings {
     }
 }
 
-/// How to reach a database: its URL, and a password from the URL, from `LANDFALL_DATABASE_PASSWORD_FILE`, from the
-/// secret that `LANDFALL_DATABASE_SECRET` names in Secrets Manager, or, with `LANDFALL_DATABASE_IAM=true`, a token of
-/// the role at hand.
+/// How to reach a database: its URL, and the password that the environment names.
 ///
 /// # Errors
-/// Where the URL cannot be understood, or more than one source is given.
+/// Where the URL cannot be understood, or those of [`password`].
 pub fn access(url: &str, sdk: &aws_config::SdkConfig) -> anyhow::Result<Access> {
+    Ok(Access::new(url)?.with_password(password(sdk)?))
+}
+
+/// Where a database's password comes from: `LANDFALL_DATABASE_PASSWORD_FILE`, the secret that `LANDFALL_DATABASE_SECRET`
+/// names in Secrets Manager, with `LANDFALL_DATABASE_IAM=true` a token of the role at hand, else its URL.
+///
+/// # Errors
+/// Where more than one source is given.
+pub fn password(sdk: &aws_config::SdkConfig) -> anyhow::Result<Password> {
     let mut environment = Environment::default();
     let file = environment.or("LANDFALL_DATABASE_PASSWORD_FILE", String::new());
     let secret = environment.or("LANDFALL_DATABASE_SECRET", String::new());
     let iam = environment.or("LANDFALL_DATABASE_IAM", false);
     environment.finish()?;
-    let password = match (file.as_str(), secret.as_str(), iam) {
+    Ok(match (file.as_str(), secret.as_str(), iam) {
         ("", "", false) => Password::InUrl,
         (file, "", false) => Password::File(file.into()),
         ("", secret, false) => Password::Aws(Arc::new(DatabasePassword::secret(sdk, secret))),
@@ -91,8 +98,7 @@ pub fn access(url: &str, sdk: &aws_config::SdkConfig) -> anyhow::Result<Access> 
         _ => anyhow::bail!(
             "LANDFALL_DATABASE_PASSWORD_FILE, LANDFALL_DATABASE_SECRET and LANDFALL_DATABASE_IAM exclude each other"
         ),
-    };
-    Ok(Access::new(url)?.with_password(password))
+    })
 }
 
 /// Runs a worker to its end: as a Lambda where the runtime's interface is there, else as a poller. As `worker healthy` it

@@ -71,6 +71,7 @@ impl Lint {
 #[derive(Debug)]
 pub struct BucketMap {
     nodes: BTreeMap<String, Node>,
+    destinations: BTreeSet<String>,
     buckets: BTreeSet<String>,
 }
 
@@ -211,7 +212,11 @@ impl BucketMap {
         Self::read(yaml, forbidden).map(|(map, _)| map)
     }
 
-    fn read(yaml: &str, forbidden: &[&str]) -> Result<(Self, Lint), BadMap> {
+    /// The same, with what is odd about it.
+    ///
+    /// # Errors
+    /// [`BadMap`] where something is wrong with it.
+    pub fn read(yaml: &str, forbidden: &[&str]) -> Result<(Self, Lint), BadMap> {
         let file = format::read(yaml)
             .map_err(|error| BadMap(Lint { generation: None, findings: vec![unreadable(&error)] }))?;
         let generation = file.generation;
@@ -232,10 +237,10 @@ impl BucketMap {
                 }
             }
         }
-        let mut map = Self { nodes, buckets };
-        let destinations: Vec<String> = map.destinations().into_iter().map(str::to_owned).collect();
-        map.buckets.extend(destinations);
-        Ok((map, lint))
+        let rules = nodes.values().flat_map(|node| node.rules.iter().chain(&node.default));
+        let destinations: BTreeSet<String> = rules.map(|rule| rule.bucket.clone()).collect();
+        buckets.extend(destinations.iter().cloned());
+        Ok((Self { nodes, destinations, buckets }, lint))
     }
 
     /// The JSON Schema of the file.
@@ -253,9 +258,8 @@ impl BucketMap {
 
     /// The buckets that the map routes to.
     #[must_use]
-    pub fn destinations(&self) -> BTreeSet<&str> {
-        let rules = self.nodes.values().flat_map(|node| node.rules.iter().chain(&node.default));
-        rules.map(|rule| rule.bucket.as_str()).collect()
+    pub fn destinations(&self) -> &BTreeSet<String> {
+        &self.destinations
     }
 
     /// Looks a provider's path up. Without `facts` the object stands alone: no STAC document is known that it is or
